@@ -1,0 +1,11 @@
+import { defineConfig } from 'vitest/config'
+
+export default defineConfig({
+  test: {
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['test/support/global-setup.ts'],
+    // A file that needs more is doing too much; each has its own database, so files run side by side.
+    testTimeout: 20_000,
+    hookTimeout: 60_000,
+  },
+})
