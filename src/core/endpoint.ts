@@ -1,0 +1,93 @@
+/**
+ * An operation, described once. Route, validation, authorization (here and in SQL), OpenAPI document,
+ * SDK method and the deny matrix all derive from this description.
+ */
+import * as z from 'zod'
+import type { ErrorCode } from './errors.ts'
+import type { Scope } from './scopes.ts'
+
+/** Where the tenant that must lie within the caller's reach is named in the input. */
+export type Reach =
+  /** `input[field]` is a tenant the caller must reach. */
+  | { readonly kind: 'tenant'; readonly field: string }
+  /** The parent of tenant `input[field]` must be reached; a root's needs a global admin. */
+  | { readonly kind: 'parent'; readonly field: string }
+  /** `input[field]` is the parent of something new; null or absent is the top, which needs a global admin. */
+  | { readonly kind: 'under'; readonly field: string }
+  /** `input[field]` is an API key of a tenant the caller must reach; a global key needs a global admin. */
+  | { readonly kind: 'api_key'; readonly field: string }
+
+type Shape = z.ZodObject
+type Empty = z.ZodObject<Record<never, never>, z.core.$strict>
+const empty: Empty = z.strictObject({})
+
+export interface Endpoint<P extends Shape = Shape, Q extends Shape = Shape, B extends Shape = Shape, O extends z.ZodType = z.ZodType> {
+  /** camelCase; the SQL function is the same name in snake_case. */
+  readonly id: string
+  readonly method: 'GET' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+  /** Under `/api/v1`, parameters as `:name`. */
+  readonly path: string
+  readonly tag: string
+  readonly summary: string
+  readonly scope: Scope
+  /** Empty: the operation works on the caller's own reach. */
+  readonly reach: readonly Reach[]
+  readonly params: P
+  readonly query: Q
+  readonly body: B
+  readonly status: 200 | 201
+  readonly output: O
+  readonly errors: readonly ErrorCode[]
+  /** Answers without a credential too. */
+  readonly open?: boolean
+  /** Set on a paged list: the shape of the place a cursor stands for. */
+  readonly position?: z.ZodType
+}
+
+type Definition<P, Q, B, O> = Omit<Endpoint, 'params' | 'query' | 'body' | 'output' | 'status' | 'reach' | 'errors'> & {
+  params?: P
+  query?: Q
+  body?: B
+  output: O
+  status?: 200 | 201
+  reach?: readonly Reach[]
+  errors?: readonly ErrorCode[]
+}
+
+/** Describe an operation; what is left out is empty, status 200. */
+export function endpoint<O extends z.ZodType, P extends Shape = Empty, Q extends Shape = Empty, B extends Shape = Empty>(
+  definition: Definition<P, Q, B, O>,
+): Endpoint<P, Q, B, O> {
+  const { params = empty as Shape as P, query = empty as Shape as Q, body = empty as Shape as B, ...rest } = definition
+  return { status: 200, reach: [], errors: [], ...rest, params, query, body }
+}
+
+type Flatten<T> = { [K in keyof T]: T[K] }
+// zod types an object without members as Record<string, never>, which would forbid the other parts' members
+type Output<S extends Shape> = keyof S['shape'] extends never ? unknown : z.output<S>
+type Input<S extends Shape> = keyof S['shape'] extends never ? unknown : z.input<S>
+
+/** What an operation works on: params, query and body as one object, parsed and with defaults. */
+export type InputOf<E extends Endpoint> = Flatten<Output<E['params']> & Output<E['query']> & Output<E['body']>>
+/** What a caller may leave out is optional here. */
+export type CallOf<E extends Endpoint> = Flatten<Input<E['params']> & Input<E['query']> & Input<E['body']>>
+/** What an operation answers. */
+export type OutputOf<E extends Endpoint> = z.output<E['output']>
+
+/** The SQL function of an operation: `createTenant` → `create_tenant`. */
+export const sqlName = (id: string): string => id.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
+
+/** One page of a list, as every list of the API is answered. */
+export const page = <T extends z.ZodType>(item: T) => z.object({ data: z.array(item), next_cursor: z.string().nullable(), has_more: z.boolean() })
+
+/** `limit` and `cursor` of a paged list. */
+export const paging = {
+  limit: z.coerce.number<number | string>().int().min(1).max(100).default(50),
+  cursor: z.string().max(2_048).optional(),
+}
+
+/** A flag in a query string. */
+export const flag = z.union([z.boolean(), z.enum(['true', 'false']).transform((value) => value === 'true')])
+
+/** An id: a UUID in canonical form. */
+export const Uuid = z.uuid().transform((value) => value.toLowerCase())

@@ -1,0 +1,89 @@
+/**
+ * The error catalogue: every code the product answers with, its HTTP status and its sentence.
+ *
+ * SQL raises the same codes (`stratum.fail`), HTTP answers them, and the SDK rebuilds the same
+ * class from them, so `catch (error) { if (error instanceof TenantNotFoundError) … }` reads alike in
+ * the embedded library and against a server. A sentence may carry `{name}`, filled from `details`.
+ */
+export const CATALOGUE = {
+  // 400: the request cannot be read
+  INVALID_JSON: [400, 'The body is not valid JSON. Send one JSON object with content-type application/json.'],
+  INVALID_REQUEST: [400, 'The path or query of this request is not valid: {reason}. See details.issues.'],
+  INVALID_CURSOR: [400, 'The cursor does not belong to this list. Take next_cursor from the previous page of the same request.'],
+  CREDENTIALS_AMBIGUOUS: [400, 'Send one credential: either the Authorization header or x-api-key, not both.'],
+  TENANT_REQUIRED: [400, 'This credential is bound to no tenant. Name one by host, path or x-tenant-id.'],
+  // 401: nobody known asks
+  AUTHENTICATION_REQUIRED: [401, 'Send an API key (x-api-key) or a bearer token (Authorization: Bearer …).'],
+  TOKEN_INVALID: [401, 'The bearer token was refused: {reason}.'],
+  API_KEY_INVALID: [401, 'The API key is unknown, revoked or expired. Ask an admin for a new one.'],
+  // 403: known, and not allowed
+  SCOPE_REQUIRED: [403, 'This needs the scope {scope}. Use a credential that holds it.'],
+  GLOBAL_ADMIN_REQUIRED: [403, 'This reaches beyond any tenant and needs a global credential with the scope admin.'],
+  SCOPE_ESCALATION: [403, 'A credential cannot grant scopes it does not hold: {scopes}.'],
+  TENANT_MISMATCH: [403, 'The request names two different tenants. Let host, path, header and token agree.'],
+  TENANT_HEADER_UNTRUSTED: [403, 'x-tenant-id is read from API keys only. Remove it, or call with an API key.'],
+  TENANT_SUSPENDED: [403, 'This tenant is suspended. An admin of its parent can resume it.'],
+  PERMISSION_REVOCATION_DENIED: [403, 'This policy is PERMANENT: it is neither changed nor deleted, only purged with its tenant.'],
+  // 404: not there, or not yours to see
+  ROUTE_NOT_FOUND: [404, 'There is no such route. See /api/v1/openapi.json or /docs.'],
+  TENANT_NOT_FOUND: [404, 'No such tenant within your reach. Changing its parent, status or strategy takes reach of its parent.'],
+  CONFIG_NOT_FOUND: [404, 'This tenant sets no config entry with this key itself. See its inheritance view for where the value comes from.'],
+  PERMISSION_NOT_FOUND: [404, 'This tenant has no permission policy with this id.'],
+  API_KEY_NOT_FOUND: [404, 'No such API key within your reach.'],
+  // 409: the state forbids it
+  TENANT_SLUG_TAKEN: [409, 'The slug {slug} is taken. Choose another.'],
+  TENANT_INVALID_STATE: [409, 'Tenant {tenant_id} is {status}; this needs {required}.'],
+  TENANT_HAS_CHILDREN: [409, 'The tenant has active children. Suspend or archive them first.'],
+  TENANT_CYCLE_DETECTED: [409, 'A tenant cannot move under itself or its own descendant. Choose another parent.'],
+  TENANT_DEPTH_EXCEEDED: [409, 'The tree may hold {maximum} levels and this would need {levels}. Choose a parent nearer the root.'],
+  CONFIG_LOCKED: [409, 'An ancestor has locked this key. The lock must go there before it can be set here.'],
+  PERMISSION_LOCKED: [409, 'An ancestor holds this permission LOCKED. It must change there before it can be set here.'],
+  PERMISSION_NOT_DELEGATED: [409, 'An ancestor passes this permission on as INHERITED: below it only mode INHERITED may be written.'],
+  PERMISSION_EXISTS: [409, 'The tenant already has a policy for this key. Update that one.'],
+  PROVISIONING_UNAVAILABLE: [409, 'Isolation {isolation_strategy} needs the provisioner, which is not installed here. Use SHARED_RLS.'],
+  // 410, 413, 422
+  TENANT_ARCHIVED: [410, 'This tenant is archived. An admin of its parent can resume it.'],
+  BODY_TOO_LARGE: [413, 'The body is larger than {maximum_bytes} bytes. Send less at once.'],
+  VALIDATION_FAILED: [422, 'The input is not valid: {reason}. See details.issues.'],
+  // 5xx: ours
+  INTERNAL_ERROR: [500, 'Something went wrong on our side. Quote the request id when you report it.'],
+  SECRET_UNREADABLE: [500, 'A stored secret cannot be decrypted with the configured master keys.'],
+  MASTER_KEY_MISSING: [500, 'This needs a master key. Set STRATUM_MASTER_KEYS, or pass masterKeys.'],
+  API_KEY_SECRET_MISSING: [500, 'This needs an API key secret. Set STRATUM_API_KEY_SECRETS, or pass apiKeySecrets.'],
+  CONFIGURATION_INVALID: [500, '{reason}'],
+  DATABASE_ROLE_REFUSED: [500, 'The service connects with a role that may bypass row security. Use the stratum_control role that npx stratum setup makes.'],
+  DATABASE_OUTDATED: [503, 'The database lacks what this version calls. Bring it up to date: npx stratum setup --database-url …'],
+  DATABASE_UNAVAILABLE: [503, 'The database cannot be reached. Try again shortly.'],
+  DATABASE_BUSY: [503, 'The database was too busy to answer in time. Nothing was changed; try again shortly.'],
+  SERVER_UNREACHABLE: [503, 'The server did not answer: {reason}.'],
+} as const satisfies Record<string, readonly [status: number, message: string]>
+
+/** A stable code of the catalogue. */
+export type ErrorCode = keyof typeof CATALOGUE
+
+/** Facts about an error, JSON only, never an internal message. */
+export type ErrorDetails = Record<string, unknown>
+
+/** True for a code this version knows. */
+export const isErrorCode = (code: unknown): code is ErrorCode => typeof code === 'string' && Object.hasOwn(CATALOGUE, code)
+
+const fill = (message: string, details: ErrorDetails) => message.replace(/\{(\w+)\}/g, (_, name: string) => String(details[name] ?? 'unknown'))
+
+/** An error of the catalogue. `status` is the HTTP status; `cause` never leaves the process. */
+export class StratumError extends Error {
+  readonly code: ErrorCode
+  readonly status: number
+  readonly details: ErrorDetails
+  /** Seconds after which a retry makes sense; set on 503. */
+  readonly retryAfter: number | undefined
+
+  constructor(code: ErrorCode, details: ErrorDetails = {}, options?: { cause?: unknown; message?: string }) {
+    const [status, message] = CATALOGUE[code]
+    super(options?.message ?? fill(message, details), options?.cause === undefined ? undefined : { cause: options.cause })
+    this.name = new.target === StratumError ? 'StratumError' : new.target.name
+    this.code = code
+    this.status = status
+    this.details = details
+    this.retryAfter = status === 503 ? 1 : undefined
+  }
+}
