@@ -1,0 +1,350 @@
+-- The tree of tenants.
+--
+-- `path` holds the labels from the root down to the tenant itself. Locks are taken in one order
+-- everywhere: structure, tenant rows from the top down, audit chain, the rest; after each wait the
+-- rows are read again.
+
+-- What must hold of the tree whoever writes: a path is the parent's path and the own label (so no cycle
+-- can be written), and an active tenant's parent is active. Checks on the table itself hold the depth
+-- and the label. This sees one transaction's own work; against races stands the structure lock.
+create or replace function stratum.check_tree() returns trigger
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+begin
+  if exists (
+    select from changed c left join tenants p on p.id = c.parent_id
+    where c.path <> coalesce(p.path, ''::ltree) || text2ltree(to_hex(c.number))
+       or c.status = 'active' and p.status <> 'active'
+  ) or exists (
+    select from changed c join tenants child on child.parent_id = c.id
+    where child.path <> c.path || text2ltree(to_hex(child.number))
+       or child.status = 'active' and c.status <> 'active'
+  ) then
+    raise exception using errcode = 'integrity_constraint_violation', message = 'the tree of tenants would be inconsistent';
+  end if;
+  return null;
+end $$;
+--> statement-breakpoint
+create or replace trigger check_tree_on_insert after insert on stratum.tenants
+referencing new table as changed for each statement execute function stratum.check_tree();
+--> statement-breakpoint
+create or replace trigger check_tree_on_update after update on stratum.tenants
+referencing new table as changed for each statement execute function stratum.check_tree();
+--> statement-breakpoint
+create or replace function stratum.tenant_json(t stratum.tenants) returns jsonb
+language sql stable parallel safe as $$
+  select jsonb_build_object(
+    'id', t.id, 'parent_id', t.parent_id, 'slug', t.slug, 'subdomain', stratum.subdomain(t.slug), 'name', t.name,
+    'status', t.status, 'isolation_strategy', t.isolation_strategy, 'isolation_name', t.isolation_name,
+    'provisioning_status', t.provisioning_status, 'region_id', t.region_id,
+    'depth', stratum.nlevel(t.path) - 1,
+    'ancestry_path', '/' || array_to_string(above.ids, '/'), 'ancestor_ids', to_jsonb(above.ids),
+    'sort_order', t.sort_order, 'metadata', t.metadata, 'created_at', stratum.iso(t.created_at),
+    'updated_at', stratum.iso(t.updated_at), 'deleted_at', stratum.iso(t.deleted_at))
+  from (
+    select coalesce(array_agg(a.id order by l.depth), '{}'::uuid[]) as ids
+    from stratum.lineage(t.path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
+    where a.id <> t.id
+  ) as above
+$$;
+--> statement-breakpoint
+-- A tenant as who reaches `reach` may see it: above its reach, only that it is there and how deep.
+create or replace function stratum.tenant_view(t stratum.tenants, reach stratum.ltree) returns jsonb
+language sql stable parallel safe as $$
+  select case when stratum.within(t.path, reach) then stratum.tenant_json(t)
+    else jsonb_build_object('id', t.id, 'depth', stratum.nlevel(t.path) - 1) end
+$$;
+--> statement-breakpoint
+create or replace function stratum.require_status(t stratum.tenants, allowed text[], required text) returns void
+language plpgsql immutable set search_path = stratum, pg_temp as $$
+begin
+  if t.status <> all (allowed) then
+    perform stratum.fail('TENANT_INVALID_STATE', jsonb_build_object('tenant_id', t.id, 'status', t.status, 'required', required));
+  end if;
+end $$;
+--> statement-breakpoint
+-- A tenant locked against concurrent moves, status changes and purges, and fit to be written to. Its place is
+-- judged again, as it may have left the caller's reach while this waited.
+create or replace function stratum.lock_active_tenant(who jsonb, tenant_id uuid, required text) returns stratum.tenants
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+declare
+  t tenants;
+begin
+  select * into t from tenants where id = tenant_id for share;
+  if not found or not stratum.within(t.path, (select top.path from tenants top where top.id = (who ->> 'top')::uuid)) then
+    perform stratum.fail('TENANT_NOT_FOUND');
+  end if;
+  perform stratum.require_status(t, '{active}', required);
+  return t;
+end $$;
+--> statement-breakpoint
+create or replace function stratum.require_depth(levels integer) returns void
+language plpgsql immutable set search_path = stratum, pg_temp as $$
+begin
+  if levels > 20 then
+    perform stratum.fail('TENANT_DEPTH_EXCEEDED', jsonb_build_object('maximum', 20, 'levels', levels));
+  end if;
+end $$;
+--> statement-breakpoint
+create or replace function stratum.create_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('create_tenant', actor, input, 'shared');
+  parent tenants;
+  created tenants;
+  new_number bigint := nextval('stratum.tenants_number_seq');
+begin
+  if input ->> 'isolation_strategy' <> 'SHARED_RLS' then
+    perform stratum.fail('PROVISIONING_UNAVAILABLE', jsonb_build_object('isolation_strategy', input -> 'isolation_strategy'));
+  end if;
+  if input ->> 'parent_id' is not null then
+    parent := stratum.lock_active_tenant(who, (input ->> 'parent_id')::uuid, 'an active parent');
+    perform stratum.require_depth(nlevel(parent.path) + 1);
+  end if;
+  insert into tenants (id, number, parent_id, path, slug, name, isolation_strategy, metadata)
+  values (stratum.uuid_v7(), new_number, parent.id, coalesce(parent.path, ''::ltree) || text2ltree(to_hex(new_number)),
+    input ->> 'slug', input ->> 'name', input ->> 'isolation_strategy', input -> 'metadata')
+  on conflict (slug) do nothing returning * into created;
+  if not found then perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', input -> 'slug')); end if;
+  insert into audit_heads (tenant_id) values (created.id);
+  perform stratum.record(who, created.id, 'tenant.created', stratum.resource('tenant', created.id), null, stratum.tenant_json(created),
+    jsonb_build_array(jsonb_build_array('host', created.slug)));
+  return stratum.tenant_json(created);
+end $$;
+--> statement-breakpoint
+create or replace function stratum.resource(type text, id uuid) returns jsonb
+language sql immutable parallel safe as $$ select jsonb_build_object('type', type, 'id', id) $$;
+--> statement-breakpoint
+create or replace function stratum.get_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('get_tenant', actor, input);
+  t tenants;
+begin
+  select * into strict t from tenants where id = (input ->> 'id')::uuid;
+  if t.status = 'archived' and not (input ->> 'include_archived')::boolean then perform stratum.fail('TENANT_ARCHIVED'); end if;
+  return stratum.tenant_json(t);
+end $$;
+--> statement-breakpoint
+create or replace function stratum.get_tenant_by_slug(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('get_tenant_by_slug', actor, input);
+  t tenants;
+begin
+  select * into t from tenants where slug = input ->> 'slug';
+  if not found or not stratum.within(t.path, (who ->> 'path')::ltree) then perform stratum.fail('TENANT_NOT_FOUND'); end if;
+  return stratum.tenant_json(t);
+end $$;
+--> statement-breakpoint
+-- The statuses that a list shows: one asked for, or all but archived unless those are wanted too.
+create or replace function stratum.listed_statuses(input jsonb) returns text[]
+language sql immutable parallel safe as $$
+  select case
+    when input ->> 'status' is not null then array[input ->> 'status']
+    when (input ->> 'include_archived')::boolean then '{active,suspended,archived}'
+    else '{active,suspended}'
+  end
+$$;
+--> statement-breakpoint
+-- A page in tree order, each parent before its children, as { data, next }. `next` is the place to go on
+-- from. Bounds are never null, so that the plan is one range of the index whatever is asked.
+create or replace function stratum.tree_page(top stratum.ltree, below_top boolean, roots_only boolean, input jsonb) returns jsonb
+language plpgsql stable set search_path = stratum, pg_temp as $$
+declare
+  after ltree;
+  first_path ltree := coalesce(top, ''::ltree);
+  -- labels are hexadecimal, so every path sorts before 'z'
+  end_path ltree := coalesce(stratum.subtree_end(top), 'z'::ltree);
+  wanted integer := (input ->> 'limit')::integer;
+  statuses text[] := stratum.listed_statuses(input);
+  rows tenants[];
+begin
+  if input -> 'after' is not null then
+    select path into after from tenants where id = (input -> 'after' ->> 0)::uuid;
+    if not found or after < first_path or after >= end_path then perform stratum.fail('INVALID_CURSOR'); end if;
+  elsif below_top then
+    after := top;
+  end if;
+  select coalesce(array_agg(page.t), '{}') into rows from (
+    select t from tenants t
+    where t.path >= coalesce(after, first_path) and t.path < end_path and t.path <> coalesce(after, ''::ltree)
+      and t.status = any (statuses) and (not roots_only or t.parent_id is null)
+    order by t.path limit wanted + 1
+  ) as page;
+  return jsonb_build_object(
+    'data', (select coalesce(jsonb_agg(stratum.tenant_json(r) order by r.path), '[]') from unnest(rows[:wanted]) as r),
+    'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);
+end $$;
+--> statement-breakpoint
+create or replace function stratum.list_tenants(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('list_tenants', actor, input);
+begin
+  return stratum.tree_page((who ->> 'path')::ltree, false, (input ->> 'root')::boolean, input);
+end $$;
+--> statement-breakpoint
+create or replace function stratum.get_descendants(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('get_descendants', actor, input);
+begin
+  return stratum.tree_page((select path from tenants where id = (input ->> 'id')::uuid), true, false, input);
+end $$;
+--> statement-breakpoint
+create or replace function stratum.get_children(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('get_children', actor, input);
+  wanted integer := (input ->> 'limit')::integer;
+  -- before every place when no page went before
+  after_order integer := coalesce((input -> 'after' ->> 0)::integer, -2147483648);
+  after_id uuid := coalesce((input -> 'after' ->> 1)::uuid, '00000000-0000-0000-0000-000000000000');
+  rows tenants[];
+begin
+  select coalesce(array_agg(page.t), '{}') into rows from (
+    select t from tenants t
+    where t.parent_id = (input ->> 'id')::uuid and (t.sort_order, t.id) > (after_order, after_id)
+      and t.status = any (stratum.listed_statuses(input))
+    order by t.sort_order, t.id limit wanted + 1
+  ) as page;
+  return jsonb_build_object(
+    'data', (select coalesce(jsonb_agg(stratum.tenant_json(r) order by r.sort_order, r.id), '[]') from unnest(rows[:wanted]) as r),
+    'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].sort_order, rows[wanted].id) end);
+end $$;
+--> statement-breakpoint
+-- A tenant's ancestors as a list, root first; those above the caller's reach show only id and depth.
+create or replace function stratum.ancestors_json(of_path stratum.ltree, reach stratum.ltree) returns jsonb
+language sql stable parallel safe as $$
+  select coalesce(jsonb_agg(stratum.tenant_view(a, reach) order by l.depth), '[]')
+  from stratum.lineage(of_path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
+  where a.path operator(stratum.<>) of_path
+$$;
+--> statement-breakpoint
+create or replace function stratum.get_ancestors(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('get_ancestors', actor, input);
+begin
+  return jsonb_build_object('next', null, 'data',
+    (select stratum.ancestors_json(t.path, (who ->> 'path')::ltree) from tenants t where t.id = (input ->> 'id')::uuid));
+end $$;
+--> statement-breakpoint
+create or replace function stratum.get_root(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('get_root', actor, input);
+begin
+  return (
+    select stratum.tenant_view(root, (who ->> 'path')::ltree)
+    from tenants t join tenants root on root.path = subpath(t.path, 0, 1) where t.id = (input ->> 'id')::uuid);
+end $$;
+--> statement-breakpoint
+create or replace function stratum.update_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('update_tenant', actor, input);
+  old tenants;
+  new tenants;
+begin
+  select * into old from tenants where id = (input ->> 'id')::uuid for no key update;
+  perform stratum.require_status(old, '{active}', 'an active tenant');
+  perform stratum.lock_chain(old.id);
+  begin
+    update tenants set slug = coalesce(input ->> 'slug', slug), name = coalesce(input ->> 'name', name),
+      metadata = coalesce(input -> 'metadata', metadata), updated_at = now()
+    where id = old.id returning * into new;
+  exception when unique_violation then
+    perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', input -> 'slug'));
+  end;
+  perform stratum.record(who, new.id, 'tenant.updated', stratum.resource('tenant', new.id), stratum.tenant_json(old), stratum.tenant_json(new),
+    jsonb_build_array(jsonb_build_array('subtree', new.path))
+      || case when old.slug = new.slug then '[]' else jsonb_build_array(jsonb_build_array('host', old.slug), jsonb_build_array('host', new.slug)) end);
+  return stratum.tenant_json(new);
+end $$;
+--> statement-breakpoint
+create or replace function stratum.move_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('move_tenant', actor, input, 'exclusive');
+  old tenants;
+  new tenants;
+  parent tenants;
+begin
+  if input ->> 'new_parent_id' is not null then
+    select * into strict parent from tenants where id = (input ->> 'new_parent_id')::uuid for share;
+  end if;
+  select * into strict old from tenants where id = (input ->> 'id')::uuid for no key update;
+  if parent.id is not distinct from old.parent_id then return stratum.tenant_json(old); end if;
+  if stratum.within(parent.path, old.path) then perform stratum.fail('TENANT_CYCLE_DETECTED'); end if;
+  if old.status = 'active' and parent.id is not null then
+    perform stratum.require_status(parent, '{active}', 'an active parent');
+  end if;
+  perform stratum.require_depth((
+    select max(nlevel(t.path)) - nlevel(old.path) + 1 + coalesce(nlevel(parent.path), 0)
+    from tenants t where t.path >= old.path and t.path < stratum.subtree_end(old.path)));
+  perform stratum.lock_chain(old.id);
+  update tenants t set path = coalesce(parent.path, ''::ltree) || subpath(t.path, nlevel(old.path) - 1),
+    parent_id = case when t.id = old.id then parent.id else t.parent_id end,
+    updated_at = case when t.id = old.id then now() else t.updated_at end
+  where t.path >= old.path and t.path < stratum.subtree_end(old.path);
+  select * into strict new from tenants where id = old.id;
+  perform stratum.record(who, new.id, 'tenant.moved', stratum.resource('tenant', new.id),
+    jsonb_build_object('parent_id', old.parent_id), jsonb_build_object('parent_id', new.parent_id),
+    jsonb_build_array(jsonb_build_array('subtree', old.path), jsonb_build_array('subtree', new.path)));
+  return stratum.tenant_json(new);
+end $$;
+--> statement-breakpoint
+-- Suspend, resume and archive are one change of status; who may reach what and which states allow it differ.
+create or replace function stratum.change_status(who jsonb, tenant_id uuid, target text, allowed text[], action text) returns jsonb
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+declare
+  parent tenants;
+  old tenants;
+  new tenants;
+begin
+  select p.* into parent from tenants p where p.id = (select t.parent_id from tenants t where t.id = tenant_id) for share;
+  select * into strict old from tenants where id = tenant_id for no key update;
+  perform stratum.require_status(old, allowed, array_to_string(allowed, ' or '));
+  if target = 'active' then
+    if parent.id is not null then perform stratum.require_status(parent, '{active}', 'an active parent'); end if;
+  elsif exists (select from tenants child where child.parent_id = old.id and child.status = 'active') then
+    perform stratum.fail('TENANT_HAS_CHILDREN');
+  end if;
+  perform stratum.lock_chain(old.id);
+  update tenants set status = target, updated_at = now(), deleted_at = case when target = 'archived' then now() end
+  where id = old.id returning * into new;
+  perform stratum.record(who, new.id, action, stratum.resource('tenant', new.id),
+    jsonb_build_object('status', old.status), jsonb_build_object('status', new.status),
+    jsonb_build_array(jsonb_build_array('subtree', new.path)));
+  return stratum.tenant_json(new);
+end $$;
+--> statement-breakpoint
+create or replace function stratum.suspend_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+begin
+  return stratum.change_status(stratum.authorize('suspend_tenant', actor, input, 'shared'), (input ->> 'id')::uuid,
+    'suspended', '{active}', 'tenant.suspended');
+end $$;
+--> statement-breakpoint
+create or replace function stratum.resume_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+begin
+  return stratum.change_status(stratum.authorize('resume_tenant', actor, input, 'shared'), (input ->> 'id')::uuid,
+    'active', '{suspended,archived}', 'tenant.resumed');
+end $$;
+--> statement-breakpoint
+create or replace function stratum.archive_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+begin
+  return stratum.change_status(stratum.authorize('archive_tenant', actor, input, 'shared'), (input ->> 'id')::uuid,
+    'archived', '{active,suspended}', 'tenant.archived');
+end $$;
+--> statement-breakpoint
+-- DELETE /tenants/:id is to archive it.
+create or replace function stratum.delete_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+begin
+  return stratum.change_status(stratum.authorize('delete_tenant', actor, input, 'shared'), (input ->> 'id')::uuid,
+    'archived', '{active,suspended}', 'tenant.archived');
+end $$;

@@ -1,0 +1,64 @@
+import { stratumError } from '../core/error-classes.ts'
+import { type ErrorDetails, isErrorCode, StratumError } from '../core/errors.ts'
+
+/** What a driver tells of a failure. */
+export interface DriverError {
+  code?: string | undefined
+  message?: string | undefined
+  detail?: string | undefined
+}
+
+const asDriverError = (error: unknown): DriverError => {
+  if (error === null || typeof error !== 'object') return {}
+  const { code, message, detail } = error as Record<string, unknown>
+  const text = (value: unknown) => (typeof value === 'string' ? value : undefined)
+  return { code: text(code), message: text(message), detail: text(detail) }
+}
+
+const parseDetails = (detail: string | undefined): ErrorDetails => {
+  const parsed: unknown = JSON.parse(detail ?? '{}')
+  return parsed !== null && typeof parsed === 'object' ? (parsed as ErrorDetails) : {}
+}
+
+/** lock_not_available, deadlock_detected, serialization_failure: rolled back, and likely to pass next time. */
+export const isTransient = (error: unknown): boolean => ['55P03', '40P01', '40001'].includes(asDriverError(error).code ?? '')
+
+/** The server said no before running anything: login, missing database, too many connections, shutdown. */
+const isUnavailable = (sqlState: string) => /^(08|28|57P|53)/.test(sqlState) || sqlState === '3D000'
+/** A function, table or schema that this version calls is not there. */
+const isOutdated = (sqlState: string) => ['42883', '42P01', '3F000'].includes(sqlState)
+
+/**
+ * The error of the catalogue for whatever a driver threw. SQL, parameters and the server's own words stay
+ * in `cause`, which never leaves the process.
+ */
+export function fromDriver(error: unknown): StratumError {
+  if (error instanceof StratumError) return error
+  const { code, message, detail } = asDriverError(error)
+  const because = { cause: error }
+  if (code === 'STRAT') return isErrorCode(message) ? stratumError(message, parseDetails(detail)) : stratumError('INTERNAL_ERROR', {}, because)
+  if (isTransient(error) || code === '57014') return stratumError('DATABASE_BUSY', {}, because)
+  if (code === undefined || !/^[0-9A-Z]{5}$/.test(code) || isUnavailable(code)) return stratumError('DATABASE_UNAVAILABLE', {}, because)
+  if (isOutdated(code)) return stratumError('DATABASE_OUTDATED', {}, because)
+  return stratumError('INTERNAL_ERROR', {}, because)
+}
+
+/** Run a call; once more if it was rolled back by a lock, a deadlock or a serialization failure. */
+export async function withOneRetry<T>(attempt: () => Promise<T>): Promise<T> {
+  try {
+    return await attempt()
+  } catch (first) {
+    if (!isTransient(first)) throw fromDriver(first)
+  }
+  try {
+    return await attempt()
+  } catch (second) {
+    throw fromDriver(second)
+  }
+}
+
+/** The one statement of an operation. The name comes from a contract, never from a request. */
+export const callStatement = (operation: string): string => {
+  if (!/^[a-z_]+$/.test(operation)) throw new TypeError(`not the name of an operation: ${operation}`)
+  return `select stratum.${operation}($1::jsonb, $2::jsonb) as answer`
+}

@@ -1,0 +1,55 @@
+/**
+ * The three roles of an installation. `owner` holds the schema and runs migrations and the provisioner,
+ * `control` is the edge's and may only call operations, `app` is the data plane's and sees nothing of ours.
+ * Needs no superuser: Neon's default role, which may create roles and databases, can make them all.
+ */
+import type { MigrationConnection } from './migrate.ts'
+
+/** The parts of an installation that log in; each is a role named prefix + part. */
+export const ROLE_PARTS = ['owner', 'control', 'app'] as const
+export type RolePart = (typeof ROLE_PARTS)[number]
+
+const identifier = (name: string) => `"${name.replaceAll('"', '""')}"`
+const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
+
+/** 256 random bits, in characters that need no escaping in a connection string. */
+export const generatePassword = (): string => Array.from(crypto.getRandomValues(new Uint8Array(32)), (byte) => byte.toString(16).padStart(2, '0')).join('')
+
+/** Limits belong to the roles, so that no client can forget them. The provisioner sets its own. */
+const LIMITS = ["statement_timeout = '10s'", "lock_timeout = '3s'", "idle_in_transaction_session_timeout = '10s'"]
+
+/** Two installers may make the same cluster-wide role at once; the later one finds it there. */
+async function createRole(connection: MigrationConnection, name: string, password: string, attributes: string) {
+  try {
+    await connection.transaction([`create role ${identifier(name)} login password ${literal(password)} ${attributes}`])
+  } catch (error) {
+    if ((error as { code?: string }).code !== '42710' && (error as { code?: string }).code !== '23505') throw error
+  }
+}
+
+/**
+ * Make the roles that are missing. Passwords of roles that exist are left alone.
+ *
+ * @param passwords for each part, the password a missing role gets
+ * @returns the parts that were made now
+ */
+export async function ensureRoles(connection: MigrationConnection, passwords: Record<RolePart, string>, prefix = 'stratum_'): Promise<RolePart[]> {
+  const names = ROLE_PARTS.map((part) => literal(prefix + part)).join(', ')
+  const present = new Set((await connection.query(`select rolname from pg_roles where rolname in (${names})`)).map((row) => row['rolname']))
+  const missing = ROLE_PARTS.filter((part) => !present.has(prefix + part))
+  for (const part of missing) {
+    const name = prefix + part
+    await createRole(connection, name, passwords[part], part === 'owner' ? 'createrole createdb' : '')
+    // Without these two options SET ROLE, schema authorization and ownership fail for a role that is no superuser.
+    await connection.transaction([
+      `grant ${identifier(name)} to current_user with inherit true, set true`,
+      ...LIMITS.map((limit) => `alter role ${identifier(name)} set ${limit}`),
+    ])
+  }
+  const [database] = await connection.query('select quote_ident(current_database()) as name')
+  await connection.transaction([
+    `grant connect, create, temporary on database ${database?.['name']} to ${identifier(`${prefix}owner`)}`,
+    `grant connect on database ${database?.['name']} to ${identifier(`${prefix}control`)}, ${identifier(`${prefix}app`)}`,
+  ])
+  return missing
+}

@@ -1,0 +1,205 @@
+/**
+ * The state of the control plane, in schema `stratum`. drizzle-kit makes `migrations/NNNN_*.sql` from
+ * this file; logic lives in `migrations/routines/`. Nothing at run time imports it.
+ */
+import { sql } from 'drizzle-orm'
+import { bigint, boolean, check, customType, foreignKey, index, integer, jsonb, pgSchema, primaryKey, text, timestamp, unique, uuid } from 'drizzle-orm/pg-core'
+
+// ltree lives in schema stratum; the migration runner puts that first in the search path.
+const ltree = customType<{ data: string }>({ dataType: () => 'ltree' })
+const xid8 = customType<{ data: string }>({ dataType: () => 'xid8' })
+const createdAt = () => timestamp('created_at', { withTimezone: true }).notNull().defaultNow()
+const updatedAt = () => timestamp('updated_at', { withTimezone: true }).notNull().defaultNow()
+
+export const stratum = pgSchema('stratum')
+
+/** One row: what is true of the whole installation. */
+export const installation = stratum.table(
+  'installation',
+  {
+    singleton: boolean('singleton').primaryKey().default(true),
+    /** Subdomain labels that never name a tenant. */
+    reservedSubdomains: text('reserved_subdomains')
+      .array()
+      .notNull()
+      .default(sql`'{www,api,admin,app,auth,login,mail,static,assets,cdn,docs,status,support,localhost}'`),
+    /** Renewed after a restore, so that every cache built before it is thrown away. */
+    feedEpoch: uuid('feed_epoch').notNull().default(sql`gen_random_uuid()`),
+  },
+  (t) => [check('installation_singleton', sql`${t.singleton}`)],
+)
+
+/** The inventory of operations and what each asks of its caller; generated from the contracts. */
+export const operations = stratum.table('operations', {
+  name: text('name').primaryKey(),
+  scope: text('scope').notNull(),
+  reach: jsonb('reach').notNull(),
+})
+
+export const tenants = stratum.table(
+  'tenants',
+  {
+    id: uuid('id').primaryKey(),
+    /** Its hexadecimal form is this tenant's label in `path`: stable, short, and no secret. */
+    number: bigint('number', { mode: 'number' }).notNull().unique('tenants_number_key').generatedByDefaultAsIdentity({ name: 'tenants_number_seq' }),
+    parentId: uuid('parent_id'),
+    path: ltree('path').notNull().unique('tenants_path_key'),
+    slug: text('slug').notNull().unique('tenants_slug_key'),
+    name: text('name').notNull(),
+    status: text('status').notNull().default('active'),
+    isolationStrategy: text('isolation_strategy').notNull().default('SHARED_RLS'),
+    isolationName: text('isolation_name').unique('tenants_isolation_name_key'),
+    provisioningStatus: text('provisioning_status').notNull().default('ready'),
+    regionId: uuid('region_id'),
+    sortOrder: integer('sort_order').notNull().default(0),
+    metadata: jsonb('metadata').notNull().default(sql`'{}'`),
+    createdAt: createdAt(),
+    updatedAt: updatedAt(),
+    deletedAt: timestamp('deleted_at', { withTimezone: true }),
+  },
+  (t) => [
+    foreignKey({ name: 'tenants_parent_id_fkey', columns: [t.parentId], foreignColumns: [t.id] }),
+    index('tenants_children_idx').on(t.parentId, t.sortOrder, t.id),
+    check('tenants_slug_check', sql`${t.slug} ~ '^[a-z][a-z0-9_]{0,62}$'`),
+    check('tenants_name_check', sql`char_length(${t.name}) between 1 and 255`),
+    check('tenants_status_check', sql`${t.status} in ('active', 'suspended', 'archived')`),
+    check('tenants_isolation_strategy_check', sql`${t.isolationStrategy} in ('SHARED_RLS', 'SCHEMA_PER_TENANT', 'DB_PER_TENANT')`),
+    check('tenants_provisioning_status_check', sql`${t.provisioningStatus} in ('pending', 'provisioning', 'ready', 'failed')`),
+    check('tenants_depth_check', sql`nlevel(${t.path}) <= 20`),
+    check('tenants_label_check', sql`ltree2text(subpath(${t.path}, -1)) = to_hex(${t.number})`),
+    check('tenants_deleted_at_check', sql`(${t.status} = 'archived') = (${t.deletedAt} is not null)`),
+  ],
+)
+
+/** A tenant's data keys, wrapped by a master key of the ring. Destroying them destroys its secrets. */
+export const dataKeys = stratum.table(
+  'data_keys',
+  {
+    tenantId: uuid('tenant_id').notNull(),
+    id: uuid('id').notNull(),
+    masterKeyId: text('master_key_id').notNull(),
+    wrapped: text('wrapped').notNull(),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    primaryKey({ name: 'data_keys_pkey', columns: [t.tenantId, t.id] }),
+    foreignKey({ name: 'data_keys_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+  ],
+)
+
+/** A tenant's own config. An entry is sensitive when it has a ciphertext in place of a value. */
+export const configEntries = stratum.table(
+  'config_entries',
+  {
+    tenantId: uuid('tenant_id').notNull(),
+    key: text('key').notNull(),
+    value: jsonb('value'),
+    ciphertext: text('ciphertext'),
+    dataKeyId: uuid('data_key_id'),
+    locked: boolean('locked').notNull().default(false),
+    createdAt: createdAt(),
+    updatedAt: updatedAt(),
+  },
+  (t) => [
+    primaryKey({ name: 'config_entries_pkey', columns: [t.tenantId, t.key] }),
+    foreignKey({ name: 'config_entries_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    foreignKey({ name: 'config_entries_data_key_fkey', columns: [t.tenantId, t.dataKeyId], foreignColumns: [dataKeys.tenantId, dataKeys.id] }),
+    check('config_entries_value_check', sql`(${t.value} is null) <> (${t.ciphertext} is null) and (${t.ciphertext} is null) = (${t.dataKeyId} is null)`),
+  ],
+)
+
+export const permissionPolicies = stratum.table(
+  'permission_policies',
+  {
+    id: uuid('id').primaryKey(),
+    tenantId: uuid('tenant_id').notNull(),
+    key: text('key').notNull(),
+    value: jsonb('value').notNull(),
+    mode: text('mode').notNull(),
+    revocationMode: text('revocation_mode').notNull(),
+    createdAt: createdAt(),
+    updatedAt: updatedAt(),
+  },
+  (t) => [
+    unique('permission_policies_tenant_id_key_key').on(t.tenantId, t.key),
+    foreignKey({ name: 'permission_policies_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    index('permission_policies_key_idx').on(t.key),
+    check('permission_policies_mode_check', sql`${t.mode} in ('LOCKED', 'INHERITED', 'DELEGATED')`),
+    check('permission_policies_revocation_mode_check', sql`${t.revocationMode} in ('CASCADE', 'SOFT', 'PERMANENT')`),
+  ],
+)
+
+/** API keys, known only by their HMAC. Without a tenant a key is global. */
+export const apiKeys = stratum.table(
+  'api_keys',
+  {
+    id: uuid('id').primaryKey(),
+    tenantId: uuid('tenant_id'),
+    name: text('name').notNull(),
+    keyHash: text('key_hash').notNull().unique('api_keys_key_hash_key'),
+    /** The first characters, so that a person can tell keys apart. */
+    hint: text('hint').notNull(),
+    scopes: text('scopes').array().notNull(),
+    expiresAt: timestamp('expires_at', { withTimezone: true }),
+    revokedAt: timestamp('revoked_at', { withTimezone: true }),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    foreignKey({ name: 'api_keys_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    index('api_keys_tenant_id_idx').on(t.tenantId),
+    check('api_keys_scopes_check', sql`${t.scopes} <@ '{read,write,admin,"secrets:read"}' and cardinality(${t.scopes}) > 0`),
+  ],
+)
+
+/** The end of each audit chain; locked before the row that an entry is about. */
+export const auditHeads = stratum.table('audit_heads', {
+  tenantId: uuid('tenant_id').primaryKey(),
+  seq: bigint('seq', { mode: 'number' }).notNull().default(0),
+  hash: text('hash').notNull().default(sql`repeat('0', 64)`),
+})
+
+/** Hash-chained and append-only. The payload is the exact text that was hashed; it can be erased and the chain still verifies. */
+export const auditEntries = stratum.table(
+  'audit_entries',
+  {
+    tenantId: uuid('tenant_id').notNull(),
+    seq: bigint('seq', { mode: 'number' }).notNull(),
+    payload: text('payload'),
+    salt: text('salt'),
+    payloadHash: text('payload_hash').notNull(),
+    previousHash: text('previous_hash').notNull(),
+    hash: text('hash').notNull(),
+    createdAt: createdAt(),
+  },
+  (t) => [primaryKey({ name: 'audit_entries_pkey', columns: [t.tenantId, t.seq] })],
+)
+
+/** Events to deliver, written with the change they tell of. */
+export const outbox = stratum.table(
+  'outbox',
+  {
+    id: uuid('id').primaryKey(),
+    tenantId: uuid('tenant_id'),
+    type: text('type').notNull(),
+    payload: jsonb('payload').notNull(),
+    createdAt: createdAt(),
+  },
+  (t) => [index('outbox_tenant_id_idx').on(t.tenantId, t.id)],
+)
+
+/** The change feed that caches are evicted by; see design §4 for why it is read by transaction id. */
+export const changes = stratum.table(
+  'changes',
+  {
+    id: bigint('id', { mode: 'number' }).primaryKey().generatedAlwaysAsIdentity({ name: 'changes_id_seq' }),
+    xid: xid8('xid').notNull().default(sql`pg_current_xact_id()`),
+    kind: text('kind').notNull(),
+    ref: text('ref').notNull(),
+    nonce: uuid('nonce').notNull().default(sql`gen_random_uuid()`),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    index('changes_xid_idx').on(t.xid),
+    check('changes_kind_check', sql`${t.kind} in ('subtree', 'host', 'principal', 'issuer', 'definitions', 'installation')`),
+  ],
+)
