@@ -1,0 +1,111 @@
+/** Where the keys of an issuer come from: its configuration, or the key set it publishes. */
+import { createLocalJWKSet, createRemoteJWKSet, customFetch, errors, type FetchImplementation, type JWK, type JWTVerifyGetKey } from 'jose'
+import { stratumError } from '../core/error-classes.ts'
+import { fromBase64 } from '../crypto/base64.ts'
+import type { Issuer } from './issuers.ts'
+import { type Algorithm, fits, type Jwk } from './jwk.ts'
+
+const FETCH_MS = 5_000
+const KEPT_MS = 600_000
+/** An unknown kid makes the set be read again no sooner. */
+const COOLDOWN_MS = 30_000
+/** After a failure the set is not asked for again so soon, or every token would cost a wait. */
+const RETRY_MS = 5_000
+const MAXIMUM_BYTES = 262_144
+
+const unavailable = (cause?: unknown) => stratumError('SERVER_UNREACHABLE', { reason: 'the key set of the issuer cannot be fetched' }, { cause })
+
+async function readText(response: Response, signal: AbortSignal): Promise<string> {
+  const reader = response.body?.getReader()
+  if (!reader) throw new Error('The key set has no body.')
+  const stop = () => void reader.cancel(signal.reason).catch(() => undefined)
+  // Not every runtime ends a body it has begun to read when the request's signal fires.
+  signal.addEventListener('abort', stop)
+  try {
+    const decoder = new TextDecoder('utf-8', { fatal: true })
+    let text = ''
+    let size = 0
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      size += part.value.byteLength
+      if (size > MAXIMUM_BYTES) throw new Error(`The key set is larger than ${MAXIMUM_BYTES} bytes.`)
+      text += decoder.decode(part.value, { stream: true })
+    }
+    signal.throwIfAborted()
+    return text + decoder.decode()
+  } finally {
+    signal.removeEventListener('abort', stop)
+    stop()
+  }
+}
+
+async function readKeySet(...[fetcher, url, init]: [typeof fetch, ...Parameters<FetchImplementation>]): Promise<Response> {
+  // jose asks with redirect: 'manual', so a redirect is an answer like any other that is not 200.
+  const response = await fetcher(url, init)
+  if (response.status !== 200) {
+    await response.body?.cancel()
+    throw new Error(`The key set was answered with status ${response.status}.`)
+  }
+  const text = await readText(response, init.signal)
+  createLocalJWKSet(JSON.parse(text))
+  return new Response(text)
+}
+
+/** A fetch for one key set that answers 200 and a key set of sane size, or throws SERVER_UNREACHABLE. */
+function keySetFetch(fetcher: typeof fetch, now: () => number): FetchImplementation {
+  let failed = Number.NEGATIVE_INFINITY
+  return async (url, init) => {
+    const since = now() - failed
+    if (since >= 0 && since < RETRY_MS) throw unavailable()
+    try {
+      return await readKeySet(fetcher, url, init)
+    } catch (cause) {
+      failed = now()
+      throw unavailable(cause)
+    }
+  }
+}
+
+/** A sole key without a name serves whatever kid a token has, and a sole key a token without one. */
+function soleKid(keys: readonly Jwk[], kid: string | undefined): string | undefined {
+  const [sole] = keys
+  return keys.length === 1 && (kid === undefined || sole?.kid === undefined) ? sole?.kid : kid
+}
+
+function sharedSecrets(keys: readonly Jwk[]): JWTVerifyGetKey {
+  const imported = new Map<string, CryptoKey>()
+  return async ({ alg, kid }) => {
+    const name = soleKid(keys, kid)
+    const index = keys.findIndex((key) => key.kid === name && fits(key, alg as Algorithm))
+    const jwk = keys[index]
+    const secret = jwk?.kty === 'oct' ? fromBase64(jwk.k) : null
+    if (secret === null) throw new errors.JWKSNoMatchingKey()
+    const place = `${alg} ${index}`
+    const known = imported.get(place)
+    if (known) return known
+    const key = await crypto.subtle.importKey('raw', secret, { name: 'HMAC', hash: `SHA-${alg.slice(2)}` }, false, ['verify'])
+    imported.set(place, key)
+    return key
+  }
+}
+
+function publicKeys(keys: readonly Jwk[]): JWTVerifyGetKey {
+  const local = createLocalJWKSet({ keys: keys as unknown as JWK[] })
+  return ({ kid, ...header }, token) => {
+    const name = soleKid(keys, kid)
+    return local(name === undefined ? header : { ...header, kid: name }, token)
+  }
+}
+
+/** Finds the key that a token's header names. It does no I/O before it is first asked. */
+export function keysOf(issuer: Issuer, options: { fetch: typeof fetch; now: () => number }): JWTVerifyGetKey {
+  const { jwks_uri, keys = [] } = issuer
+  if (jwks_uri !== undefined) {
+    return createRemoteJWKSet(new URL(jwks_uri), {
+      timeoutDuration: FETCH_MS,
+      cooldownDuration: COOLDOWN_MS,
+      cacheMaxAge: KEPT_MS,
+      [customFetch]: keySetFetch(options.fetch, options.now),
+    })
+  }
+  return keys.some(({ kty }) => kty === 'oct') ? sharedSecrets(keys) : publicKeys(keys)
+}
