@@ -1,0 +1,17 @@
+import type { Endpoint } from '../core/endpoint.ts'
+import { resolveConfig, setConfig } from './config/operations.ts'
+import { getHealth, resolve } from './context/operations.ts'
+import { endpointList } from './endpoints.ts'
+import { createApiKey } from './keys/operations.ts'
+import { type Operation, operation } from './operation.ts'
+
+/** Those that do something in the process besides calling SQL: encrypt, decrypt, hash, verify. */
+const special: readonly Operation[] = [setConfig, resolveConfig, createApiKey, resolve, getHealth]
+
+const byId = new Map<string, Operation>([...endpointList.map((endpoint) => operation(endpoint)), ...special].map((each) => [each.endpoint.id, each]))
+
+/** What runs an endpoint. */
+export const operationFor = <E extends Endpoint>(endpoint: E): Operation<E> => byId.get(endpoint.id) as Operation<E>
+
+/** Every operation. */
+export const operationList: readonly Operation[] = [...byId.values()]

@@ -1,0 +1,91 @@
+import { type Context, Hono } from 'hono'
+import { cors } from 'hono/cors'
+import type { Actor } from '../core/actor.ts'
+import { stratumError } from '../core/error-classes.ts'
+import { StratumError } from '../core/errors.ts'
+import { endpointList } from '../features/endpoints.ts'
+import type { Operation, Services } from '../features/operation.ts'
+import { operationList } from '../features/operations.ts'
+import { docsPage } from './docs.ts'
+import { type Log, requestLog } from './log.ts'
+import { openApiDocument } from './openapi.ts'
+import { readCredential, readInput, readNamedTenants } from './request.ts'
+
+export interface AppOptions {
+  /** What operations work with, or why there is none: then every request is answered 500 and the reason logged. */
+  services: Services
+  /** Origins that browsers may call from; none by default. */
+  corsOrigins?: readonly string[]
+  /** Receives one line for each request; silent by default. */
+  log?: Log
+  version: string
+}
+
+type AppEnv = { Variables: { requestId: string } }
+
+const BASE = '/api/v1'
+
+function errorResponse(context: Context<AppEnv>, error: StratumError): Response {
+  const { code, message, details } = error
+  const requestId = context.get('requestId')
+  if (error.retryAfter !== undefined) context.header('retry-after', String(error.retryAfter))
+  if (error.status === 401) context.header('www-authenticate', 'Bearer')
+  const body = { error: { code, message, ...(Object.keys(details).length > 0 ? { details } : {}), request_id: requestId } }
+  return context.json(body, error.status as 400)
+}
+
+/**
+ * Answer one operation. 401 comes before 400: a request that cannot be read is still judged by its
+ * credential first, with the one database request that the operation would have cost.
+ */
+async function answer(context: Context<AppEnv>, operation: Operation, services: Services): Promise<Response> {
+  const { endpoint } = operation
+  const credential = await readCredential(context.req.raw, services)
+  if (credential === null) {
+    if (endpoint.open) return context.json({ status: 'ok' })
+    throw stratumError('AUTHENTICATION_REQUIRED')
+  }
+  const actor: Actor = { credential, named: [], exposed: true, request_id: context.get('requestId'), source_ip: context.req.header('cf-connecting-ip') ?? null }
+  let input: Record<string, unknown>
+  try {
+    input = await readInput(context, endpoint)
+    actor.named = readNamedTenants(context, credential, services)
+  } catch (error) {
+    await services.db.call('authenticate', actor, {})
+    throw error
+  }
+  return context.json((await operation.run(services, actor, input)) as object, endpoint.status)
+}
+
+/** The API as a Hono app. It needs only Web APIs. */
+export function createApp({ services, corsOrigins = [], log = () => {}, version }: AppOptions): Hono<AppEnv> {
+  const api = new Hono<AppEnv>()
+  for (const operation of operationList) {
+    api.on(operation.endpoint.method, operation.endpoint.path, (context) => answer(context, operation, services))
+  }
+  const document = () => openApiDocument(endpointList, { version })
+
+  const app = new Hono<AppEnv>()
+  app.use(requestLog(log))
+  app.use(
+    cors({
+      origin: [...corsOrigins],
+      allowHeaders: ['authorization', 'content-type', 'x-api-key', 'x-tenant-id', 'x-request-id'],
+      exposeHeaders: ['x-request-id', 'retry-after'],
+      maxAge: 600,
+    }),
+  )
+  app.use(async (context, next) => {
+    await next()
+    context.header('cache-control', 'no-store')
+    context.header('x-content-type-options', 'nosniff')
+  })
+  app.get(`${BASE}/openapi.json`, (context) => context.json(document()))
+  app.get('/docs', (context) => context.html(docsPage(document())))
+  app.get('/', (context) => context.redirect('/docs'))
+  app.route(BASE, api)
+  app.route(`${services.hosts.pathPrefix}/:named_tenant${BASE}`, api)
+  app.notFound((context) => errorResponse(context, stratumError('ROUTE_NOT_FOUND')))
+  app.onError((error, context) => errorResponse(context, error instanceof StratumError ? error : stratumError('INTERNAL_ERROR', {}, { cause: error })))
+  return app
+}

@@ -1,0 +1,100 @@
+/** Reading a request: who asks, which tenant it names, what it says. Nothing here asks the database. */
+import type { Context } from 'hono'
+import type * as z from 'zod'
+import { looksLikeApiKey } from '../auth/api-keys.ts'
+import type { Credential, NamedTenant } from '../core/actor.ts'
+import type { Endpoint } from '../core/endpoint.ts'
+import { stratumError } from '../core/error-classes.ts'
+import type { Services } from '../features/operation.ts'
+import { identifyHost, identifyName } from '../resolver/identify.ts'
+
+/** The largest body that is read. */
+export const MAXIMUM_BODY_BYTES = 1_048_576
+
+/**
+ * The credential of a request, or null without one.
+ * @throws CREDENTIALS_AMBIGUOUS, TOKEN_INVALID, API_KEY_INVALID
+ */
+export async function readCredential(request: Request, { tokens, apiKeys }: Services): Promise<Credential | null> {
+  const authorization = request.headers.get('authorization')
+  const apiKey = request.headers.get('x-api-key')
+  if (authorization !== null && apiKey !== null) throw stratumError('CREDENTIALS_AMBIGUOUS')
+  if (apiKey === null && authorization === null) return null
+  const bearer = authorization === null ? apiKey : /^bearer +(\S+) *$/i.exec(authorization)?.[1]
+  if (!bearer) throw stratumError('TOKEN_INVALID', { reason: 'the Authorization header must read "Bearer" and one token' })
+  if (looksLikeApiKey(bearer)) return { type: 'api_key', hashes: await apiKeys.hashes(bearer) }
+  if (apiKey !== null || bearer.startsWith('sk_')) throw stratumError('API_KEY_INVALID')
+  return tokens.verify(bearer)
+}
+
+/**
+ * What else of the request names a tenant. The header counts from API keys only, as these are held by
+ * servers: a browser's user must not pick a tenant by a header.
+ */
+export function readNamedTenants(context: Context, credential: Credential, { hosts }: Services): NamedTenant[] {
+  const header = context.req.header('x-tenant-id')
+  if (header !== undefined && credential.type !== 'api_key') throw stratumError('TENANT_HEADER_UNTRUSTED')
+  const inPath = context.req.param('named_tenant')
+  const host = identifyHost(context.req.header('host') ?? new URL(context.req.url).host, hosts)
+  return [
+    ...(host ? [host] : []),
+    ...(inPath === undefined ? [] : [identifyName('path', inPath)]),
+    ...(header === undefined ? [] : [identifyName('header', header)]),
+  ]
+}
+
+/** The body as text, never reading more than is allowed. */
+async function readText(request: Request): Promise<string> {
+  const tooLarge = () => stratumError('BODY_TOO_LARGE', { maximum_bytes: MAXIMUM_BODY_BYTES })
+  if (Number(request.headers.get('content-length') ?? 0) > MAXIMUM_BODY_BYTES) throw tooLarge()
+  const decoder = new TextDecoder('utf-8', { fatal: true })
+  let text = ''
+  let bytes = 0
+  for await (const chunk of request.body ?? []) {
+    bytes += chunk.byteLength
+    if (bytes > MAXIMUM_BODY_BYTES) throw tooLarge()
+    text += decodeChunk(decoder, chunk)
+  }
+  return text + decodeChunk(decoder)
+}
+
+function decodeChunk(decoder: TextDecoder, chunk?: Uint8Array): string {
+  try {
+    return chunk ? decoder.decode(chunk, { stream: true }) : decoder.decode()
+  } catch {
+    throw stratumError('INVALID_JSON')
+  }
+}
+
+async function readBody(request: Request): Promise<unknown> {
+  const text = await readText(request)
+  if (text.trim() === '') return {}
+  try {
+    return JSON.parse(text)
+  } catch {
+    throw stratumError('INVALID_JSON')
+  }
+}
+
+function check<T extends z.ZodType>(schema: T, value: unknown, code: 'INVALID_REQUEST' | 'VALIDATION_FAILED'): z.output<T> {
+  const parsed = schema.safeParse(value)
+  if (parsed.success) return parsed.data
+  const issues = parsed.error.issues.slice(0, 20).map((issue) => ({ path: issue.path.join('.'), message: issue.message }))
+  const [first] = issues
+  throw stratumError(code, { reason: first ? `${first.path === '' ? '' : `${first.path}: `}${first.message.replace(/\.$/, '')}` : 'unknown', issues })
+}
+
+const single = (values: Record<string, string[]>) => Object.fromEntries(Object.entries(values).map(([key, all]) => [key, all.length === 1 ? all[0] : all]))
+
+/**
+ * Params, query and body as one object, parsed.
+ * @throws INVALID_REQUEST, INVALID_JSON, BODY_TOO_LARGE, VALIDATION_FAILED
+ */
+export async function readInput<E extends Endpoint>(context: Context, endpoint: E): Promise<Record<string, unknown>> {
+  const { named_tenant: _, ...given } = context.req.param() as Record<string, string>
+  const params = check(endpoint.params, given, 'INVALID_REQUEST')
+  const query = check(endpoint.query, single(context.req.queries()), 'INVALID_REQUEST')
+  const hasBody = endpoint.method !== 'GET' && endpoint.method !== 'DELETE'
+  const body = hasBody ? check(endpoint.body, await readBody(context.req.raw), 'VALIDATION_FAILED') : {}
+  return { ...params, ...query, ...body }
+}

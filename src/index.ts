@@ -1,0 +1,11 @@
+/** `stratum-edge`: Stratum embedded in a process. */
+export * from './core/error-classes.ts'
+export { CATALOGUE, type ErrorCode, type ErrorDetails, StratumError } from './core/errors.ts'
+export type { Json } from './core/json.ts'
+export type { Scope } from './core/scopes.ts'
+export type { ConfigEntry } from './features/config/contract.ts'
+export type { Principal, TenantContext } from './features/context/contract.ts'
+export type { ApiKey } from './features/keys/contract.ts'
+export type { PermissionPolicy, ResolvedPermission } from './features/permissions/contract.ts'
+export type { Tenant, TenantOutline, VisibleTenant } from './features/tenants/contract.ts'
+export { type AuditActor, type ListOptions, type Page, type PoolLike, Stratum, type StratumOptions } from './stratum.ts'

@@ -1,0 +1,72 @@
+/** The typed client, derived from the contracts: one method for each operation, taking one flat object. */
+import type { CallOf, Endpoint, OutputOf } from '../core/endpoint.ts'
+import { stratumError } from '../core/error-classes.ts'
+import { isErrorCode, type StratumError } from '../core/errors.ts'
+import { endpointList, type endpoints } from '../features/endpoints.ts'
+
+export interface ClientOptions {
+  /** Where the service is, e.g. `https://stratum.example.com`, or with a path prefix that names a tenant. */
+  baseUrl: string
+  /** An API key. Give this or `token`. */
+  apiKey?: string
+  /** A bearer token, or what fetches a fresh one. */
+  token?: string | (() => string | Promise<string>)
+  /** Further headers for every request, e.g. `x-tenant-id`. */
+  headers?: Record<string, string>
+  /** Default: the platform's fetch. */
+  fetch?: (request: Request) => Response | Promise<Response>
+}
+
+type Endpoints = typeof endpoints
+type Method<E extends Endpoint> =
+  Record<never, never> extends CallOf<E> ? (input?: CallOf<E>) => Promise<OutputOf<E>> : (input: CallOf<E>) => Promise<OutputOf<E>>
+
+/** Every operation as a method: `client.createTenant({ slug, name })`. Each rejects with a {@link StratumError}. */
+export type StratumClient = { readonly [K in keyof Endpoints]: Method<Endpoints[K]> }
+
+/** The request for an operation: what the path names goes there, query and body as the contract has them. */
+function buildRequest(endpoint: Endpoint, input: Record<string, unknown>, baseUrl: string, headers: Headers): Request {
+  const path = endpoint.path.replace(/:(\w+)/g, (_, name: string) => encodeURIComponent(String(input[name])))
+  const url = new URL(`${baseUrl.replace(/\/$/, '')}/api/v1${path}`)
+  const body: Record<string, unknown> = {}
+  for (const [key, value] of Object.entries(input)) {
+    if (value === undefined || key in endpoint.params.shape) continue
+    if (key in endpoint.query.shape) url.searchParams.set(key, String(value))
+    else body[key] = value
+  }
+  const hasBody = endpoint.method !== 'GET' && endpoint.method !== 'DELETE'
+  if (hasBody) headers.set('content-type', 'application/json')
+  return new Request(url, { method: endpoint.method, headers, ...(hasBody ? { body: JSON.stringify(body) } : {}) })
+}
+
+/** The same error the service raised, as its own class. */
+async function toError(response: Response): Promise<StratumError> {
+  const answer = (await response.json().catch(() => null)) as {
+    error?: { code?: unknown; message?: string; details?: Record<string, unknown>; request_id?: string }
+  } | null
+  const { code, message, details = {}, request_id } = answer?.error ?? {}
+  if (!isErrorCode(code)) return stratumError('SERVER_UNREACHABLE', { reason: `HTTP status ${response.status} without an error of the API` })
+  return stratumError(code, { ...details, ...(request_id === undefined ? {} : { request_id }) }, message === undefined ? {} : { message })
+}
+
+async function send(endpoint: Endpoint, input: Record<string, unknown>, options: ClientOptions): Promise<unknown> {
+  const headers = new Headers(options.headers)
+  if (options.apiKey !== undefined) headers.set('x-api-key', options.apiKey)
+  if (options.token !== undefined) headers.set('authorization', `Bearer ${typeof options.token === 'function' ? await options.token() : options.token}`)
+  const request = buildRequest(endpoint, input, options.baseUrl, headers)
+  let response: Response
+  try {
+    response = await (options.fetch ?? fetch)(request)
+  } catch (error) {
+    throw stratumError('SERVER_UNREACHABLE', { reason: 'the connection failed' }, { cause: error })
+  }
+  if (!response.ok) throw await toError(response)
+  return response.json()
+}
+
+/** Make a client of a Stratum service. */
+export function createClient(options: ClientOptions): StratumClient {
+  const client: Record<string, unknown> = {}
+  for (const endpoint of endpointList) client[endpoint.id] = (input: Record<string, unknown> = {}) => send(endpoint, input, options)
+  return client as StratumClient
+}
