@@ -1,0 +1,105 @@
+import { neon } from '@neondatabase/serverless'
+import pg from 'pg'
+import { ApiKeySecrets } from '../auth/api-keys.ts'
+import { stratumError } from '../core/error-classes.ts'
+import { StratumError } from '../core/errors.ts'
+import { generateRingKey, parseKeyRing } from '../crypto/key-ring.ts'
+import { type MigrationConnection, migrate, overNeon, overPostgres } from '../db/migrate.ts'
+import { useLocalEndpoint } from '../db/neon.ts'
+import { ensureRoles, generatePassword, type RolePart } from '../db/roles.ts'
+
+export interface SetupOptions {
+  databaseUrl: string
+  http: boolean
+  neonEndpoint?: string
+  rolePrefix: string
+}
+
+interface Opened {
+  connection: MigrationConnection
+  close(): Promise<unknown>
+}
+
+async function open({ databaseUrl, http, neonEndpoint }: SetupOptions): Promise<Opened> {
+  if (http) {
+    if (neonEndpoint) useLocalEndpoint(databaseUrl, neonEndpoint)
+    return { connection: overNeon(neon(databaseUrl)), close: async () => {} }
+  }
+  const client = new pg.Client({ connectionString: databaseUrl, connectionTimeoutMillis: 15_000 })
+  await client.connect()
+  return { connection: overPostgres(client), close: () => client.end() }
+}
+
+const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
+
+/** A global admin's key for the very first request; null when there is one already. */
+async function firstKey(connection: MigrationConnection, ring: string): Promise<string | null> {
+  const [present] = await connection.query('select exists (select from stratum.api_keys where tenant_id is null and revoked_at is null) as present')
+  if (present?.['present'] === true) return null
+  const { key, key_hash, hint } = await new ApiKeySecrets(parseKeyRing(ring, { variable: 'STRATUM_API_KEY_SECRETS', bytes: 32, exact: false })).mint()
+  const actor = { credential: { type: 'embedded', actor_id: 'setup', actor_type: 'system' }, named: [], exposed: false, request_id: null, source_ip: null }
+  const input = { name: 'first global key', scopes: ['admin'], key_hash, hint }
+  await connection.query(`select stratum.create_api_key(${literal(JSON.stringify(actor))}, ${literal(JSON.stringify(input))})`)
+  return key
+}
+
+function urlFor(databaseUrl: string, role: string, password: string): string {
+  const url = new URL(databaseUrl)
+  url.username = role
+  url.password = password
+  return url.href
+}
+
+function report(options: SetupOptions, made: readonly RolePart[], passwords: Record<RolePart, string>, applied: readonly string[]) {
+  console.log(applied.length === 0 ? 'schema    up to date' : `schema    ${applied.length} files applied`)
+  for (const part of ['owner', 'control', 'app'] as const) {
+    const role = options.rolePrefix + part
+    const state = made.includes(part) ? urlFor(options.databaseUrl, role, passwords[part]) : 'was there; its password is left as it is'
+    console.log(`role      ${role}: ${state}`)
+  }
+}
+
+const secretLine = (name: string, value: string) => `printf '%s' '${value}' | npx wrangler secret put ${name}`
+
+async function run(options: SetupOptions, connection: MigrationConnection) {
+  const passwords = { owner: generatePassword(), control: generatePassword(), app: generatePassword() }
+  const made = await ensureRoles(connection, passwords, options.rolePrefix)
+  const applied = await migrate(connection, { owner: `${options.rolePrefix}owner`, rolePrefix: options.rolePrefix })
+  report(options, made, passwords, applied)
+  const apiKeySecrets = generateRingKey('1')
+  const key = await firstKey(connection, apiKeySecrets)
+  if (key === null) {
+    console.log('key       a global key is there already; nothing was made anew')
+    return
+  }
+  console.log(`key       ${key}\n\nThis is shown once. Keep the key and the owner's connection string; give the Worker its secrets:\n`)
+  const control = made.includes('control')
+    ? urlFor(options.databaseUrl, `${options.rolePrefix}control`, passwords.control)
+    : `<connection string of ${options.rolePrefix}control>`
+  console.log(
+    [secretLine('DATABASE_URL', control), secretLine('STRATUM_MASTER_KEYS', generateRingKey('1')), secretLine('STRATUM_API_KEY_SECRETS', apiKeySecrets)].join(
+      '\n',
+    ),
+  )
+}
+
+/**
+ * Roles, schema and the first key in a database of the caller's.
+ * @throws CONFIGURATION_INVALID with a sentence that says what to do
+ */
+export async function setup(options: SetupOptions): Promise<void> {
+  if (!URL.canParse(options.databaseUrl) || !/^postgres(ql)?:$/.test(new URL(options.databaseUrl).protocol)) {
+    throw stratumError('CONFIGURATION_INVALID', { reason: '--database-url must be a connection string: postgresql://user:password@host/database.' })
+  }
+  let opened: Opened | undefined
+  try {
+    opened = await open(options)
+    await run(options, opened.connection)
+  } catch (error) {
+    if (error instanceof StratumError) throw error
+    const { message, code } = error as { message?: string; code?: string }
+    throw stratumError('CONFIGURATION_INVALID', { reason: `The database refused: ${message || code}.` }, { cause: error })
+  } finally {
+    await opened?.close()
+  }
+}

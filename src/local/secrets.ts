@@ -1,0 +1,57 @@
+/** What `npm run dev` makes up once and keeps beside its data, so that a restart finds everything as it was. */
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as z from 'zod'
+import { stratumError } from '../core/error-classes.ts'
+import { generateRingKey } from '../crypto/key-ring.ts'
+import { generatePassword } from '../db/roles.ts'
+
+const DevSecrets = z.strictObject({
+  admin_password: z.string(),
+  passwords: z.strictObject({ owner: z.string(), control: z.string(), app: z.string() }),
+  master_keys: z.string(),
+  api_key_secrets: z.string(),
+  jwt_secret: z.string(),
+  /** A global admin's key, once made. */
+  api_key: z.string().nullable(),
+})
+export type DevSecrets = z.infer<typeof DevSecrets>
+
+const pathIn = (directory: string) => join(directory, 'secrets.json')
+
+const makeSecrets = (): DevSecrets => ({
+  admin_password: generatePassword(),
+  passwords: { owner: generatePassword(), control: generatePassword(), app: generatePassword() },
+  master_keys: generateRingKey('dev'),
+  api_key_secrets: generateRingKey('dev'),
+  jwt_secret: generatePassword(),
+  api_key: null,
+})
+
+/** Keep the secrets; readable by this user only. */
+export async function saveSecrets(directory: string, secrets: DevSecrets): Promise<void> {
+  await mkdir(directory, { recursive: true })
+  await writeFile(pathIn(directory), `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600 })
+}
+
+/** The secrets of a data directory, made at the first start. */
+export async function loadSecrets(directory: string): Promise<DevSecrets> {
+  let text: string
+  try {
+    text = await readFile(pathIn(directory), 'utf8')
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
+    const secrets = makeSecrets()
+    await saveSecrets(directory, secrets)
+    return secrets
+  }
+  try {
+    return DevSecrets.parse(JSON.parse(text))
+  } catch (error) {
+    throw stratumError(
+      'CONFIGURATION_INVALID',
+      { reason: `${pathIn(directory)} cannot be read. Delete ${directory} to start over, or choose another with --data.` },
+      { cause: error },
+    )
+  }
+}
