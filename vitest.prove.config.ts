@@ -1,0 +1,11 @@
+import { defineConfig } from 'vitest/config'
+
+/** The long searches: races, models, fuzz. */
+export default defineConfig({
+  test: {
+    include: ['test/**/*.prove.ts'],
+    globalSetup: ['test/support/global-setup.ts'],
+    testTimeout: 600_000,
+    hookTimeout: 60_000,
+  },
+})
