@@ -4,6 +4,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/global-setup.ts'],
+    reporters: ['default', './test/support/summary-reporter.ts'],
     // A file that needs more is doing too much; each has its own database, so files run side by side.
     testTimeout: 20_000,
     hookTimeout: 60_000,

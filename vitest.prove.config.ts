@@ -5,6 +5,7 @@ export default defineConfig({
   test: {
     include: ['test/**/*.prove.ts'],
     globalSetup: ['test/support/global-setup.ts'],
+    reporters: ['default', './test/support/summary-reporter.ts'],
     testTimeout: 600_000,
     hookTimeout: 60_000,
   },
