@@ -31,21 +31,23 @@ create or replace trigger check_tree_on_update after update on stratum.tenants
 referencing new table as changed for each statement execute function stratum.check_tree();
 --> statement-breakpoint
 create or replace function stratum.tenant_json(t stratum.tenants) returns jsonb
-language sql stable parallel safe as $$
-  select jsonb_build_object(
-    'id', t.id, 'parent_id', t.parent_id, 'slug', t.slug, 'subdomain', stratum.subdomain(t.slug), 'name', t.name,
-    'status', t.status, 'isolation_strategy', t.isolation_strategy, 'isolation_name', t.isolation_name,
-    'provisioning_status', t.provisioning_status, 'region_id', t.region_id,
-    'depth', stratum.nlevel(t.path) - 1,
-    'ancestry_path', '/' || array_to_string(above.ids, '/'), 'ancestor_ids', to_jsonb(above.ids),
-    'sort_order', t.sort_order, 'metadata', t.metadata, 'created_at', stratum.iso(t.created_at),
-    'updated_at', stratum.iso(t.updated_at), 'deleted_at', stratum.iso(t.deleted_at))
-  from (
-    select coalesce(array_agg(a.id order by l.depth), '{}'::uuid[]) as ids
-    from stratum.lineage(t.path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
-    where a.id <> t.id
-  ) as above
-$$;
+language plpgsql stable parallel safe set search_path = stratum, pg_temp as $$
+begin
+  return (
+    select jsonb_build_object(
+      'id', t.id, 'parent_id', t.parent_id, 'slug', t.slug, 'subdomain', stratum.subdomain(t.slug), 'name', t.name,
+      'status', t.status, 'isolation_strategy', t.isolation_strategy, 'isolation_name', t.isolation_name,
+      'provisioning_status', t.provisioning_status, 'region_id', t.region_id,
+      'depth', stratum.nlevel(t.path) - 1,
+      'ancestry_path', '/' || array_to_string(above.ids, '/'), 'ancestor_ids', to_jsonb(above.ids),
+      'sort_order', t.sort_order, 'metadata', t.metadata, 'created_at', stratum.iso(t.created_at),
+      'updated_at', stratum.iso(t.updated_at), 'deleted_at', stratum.iso(t.deleted_at))
+    from (
+      select coalesce(array_agg(a.id order by l.depth), '{}'::uuid[]) as ids
+      from stratum.lineage(t.path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
+      where a.id <> t.id
+    ) as above);
+end $$;
 --> statement-breakpoint
 -- A tenant as who reaches `reach` may see it: above its reach, only that it is there and how deep.
 create or replace function stratum.tenant_view(t stratum.tenants, reach stratum.ltree) returns jsonb
@@ -215,11 +217,13 @@ end $$;
 --> statement-breakpoint
 -- A tenant's ancestors as a list, root first; those above the caller's reach show only id and depth.
 create or replace function stratum.ancestors_json(of_path stratum.ltree, reach stratum.ltree) returns jsonb
-language sql stable parallel safe as $$
-  select coalesce(jsonb_agg(stratum.tenant_view(a, reach) order by l.depth), '[]')
-  from stratum.lineage(of_path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
-  where a.path operator(stratum.<>) of_path
-$$;
+language plpgsql stable parallel safe set search_path = stratum, pg_temp as $$
+begin
+  return (
+    select coalesce(jsonb_agg(stratum.tenant_view(a, reach) order by l.depth), '[]')
+    from stratum.lineage(of_path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
+    where a.path operator(stratum.<>) of_path);
+end $$;
 --> statement-breakpoint
 create or replace function stratum.get_ancestors(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$

@@ -20,21 +20,23 @@ $$;
 -- A tenant's config by key. With `sealed`, secrets carry their ciphertext and wrapped data key for the
 -- process to open.
 create or replace function stratum.resolved_config(of_id uuid, of_path stratum.ltree, sealed boolean) returns jsonb
-language sql stable parallel safe as $$
-  select coalesce(jsonb_object_agg(r.key, r.entry), '{}')
-  from (
-    select distinct on (e.key) e.key,
-      stratum.config_entry_json(e) || jsonb_build_object('source_tenant_id', a.id, 'inherited', a.id <> of_id)
-      || case when sealed and e.ciphertext is not null then jsonb_build_object('sealed', jsonb_build_object(
-           'ciphertext', e.ciphertext, 'data_key', jsonb_build_object('id', d.id, 'master_key_id', d.master_key_id, 'wrapped', d.wrapped)))
-         else '{}' end as entry
-    from stratum.lineage(of_path) as l
-    join stratum.tenants a on a.path operator(stratum.=) l.path
-    join stratum.config_entries e on e.tenant_id = a.id
-    left join stratum.data_keys d on d.tenant_id = e.tenant_id and d.id = e.data_key_id
-    order by e.key, e.locked desc, case when e.locked then l.depth else -l.depth end
-  ) as r
-$$;
+language plpgsql stable parallel safe set search_path = stratum, pg_temp as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(r.key, r.entry), '{}')
+    from (
+      select distinct on (e.key) e.key,
+        stratum.config_entry_json(e) || jsonb_build_object('source_tenant_id', a.id, 'inherited', a.id <> of_id)
+        || case when sealed and e.ciphertext is not null then jsonb_build_object('sealed', jsonb_build_object(
+             'ciphertext', e.ciphertext, 'data_key', jsonb_build_object('id', d.id, 'master_key_id', d.master_key_id, 'wrapped', d.wrapped)))
+           else '{}' end as entry
+      from stratum.lineage(of_path) as l
+      join stratum.tenants a on a.path operator(stratum.=) l.path
+      join stratum.config_entries e on e.tenant_id = a.id
+      left join stratum.data_keys d on d.tenant_id = e.tenant_id and d.id = e.data_key_id
+      order by e.key, e.locked desc, case when e.locked then l.depth else -l.depth end
+    ) as r);
+end $$;
 --> statement-breakpoint
 -- Fail when a tenant above holds the key locked. The answer names the topmost lock, which is the one that
 -- must go; of tenants above the caller's reach it tells id and depth, as everywhere.

@@ -15,26 +15,28 @@ $$;
 --> statement-breakpoint
 -- The effective permissions on a path, by key.
 create or replace function stratum.resolved_permissions(of_path stratum.ltree) returns jsonb
-language sql stable parallel safe as $$
-  with chain as (
-    select p.id, p.tenant_id, p.key, p.value, p.mode, l.depth,
-      min(l.depth) filter (where p.mode <> 'DELEGATED') over (partition by p.key) as deciding_depth
-    from stratum.lineage(of_path) as l
-    join stratum.tenants a on a.path operator(stratum.=) l.path
-    join stratum.permission_policies p on p.tenant_id = a.id
-  ), decided as (
-    select key, coalesce(max(mode) filter (where depth = deciding_depth), 'DELEGATED') as mode, min(deciding_depth) as depth
-    from chain group by key
-  ), effective as (
-    select distinct on (c.key) c.key, c.id, c.tenant_id, c.value, d.mode
-    from chain c join decided d on d.key = c.key
-    where d.mode <> 'LOCKED' or c.depth = d.depth
-    order by c.key, c.depth desc
-  )
-  select coalesce(jsonb_object_agg(e.key, jsonb_build_object('policy_id', e.id, 'key', e.key, 'value', e.value, 'mode', e.mode,
-    'source_tenant_id', e.tenant_id, 'locked', e.mode = 'LOCKED', 'delegated', e.mode = 'DELEGATED')), '{}')
-  from effective e
-$$;
+language plpgsql stable parallel safe set search_path = stratum, pg_temp as $$
+begin
+  return (
+    with chain as (
+      select p.id, p.tenant_id, p.key, p.value, p.mode, l.depth,
+        min(l.depth) filter (where p.mode <> 'DELEGATED') over (partition by p.key) as deciding_depth
+      from stratum.lineage(of_path) as l
+      join stratum.tenants a on a.path operator(stratum.=) l.path
+      join stratum.permission_policies p on p.tenant_id = a.id
+    ), decided as (
+      select key, coalesce(max(mode) filter (where depth = deciding_depth), 'DELEGATED') as mode, min(deciding_depth) as depth
+      from chain group by key
+    ), effective as (
+      select distinct on (c.key) c.key, c.id, c.tenant_id, c.value, d.mode
+      from chain c join decided d on d.key = c.key
+      where d.mode <> 'LOCKED' or c.depth = d.depth
+      order by c.key, c.depth desc
+    )
+    select coalesce(jsonb_object_agg(e.key, jsonb_build_object('policy_id', e.id, 'key', e.key, 'value', e.value, 'mode', e.mode,
+      'source_tenant_id', e.tenant_id, 'locked', e.mode = 'LOCKED', 'delegated', e.mode = 'DELEGATED')), '{}')
+    from effective e);
+end $$;
 --> statement-breakpoint
 -- Fail when what holds above a tenant does not let it write this mode for this key.
 create or replace function stratum.require_permission_writable(t stratum.tenants, policy_key text, mode text) returns void

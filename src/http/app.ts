@@ -6,7 +6,7 @@ import { StratumError } from '../core/errors.ts'
 import { endpointList } from '../features/endpoints.ts'
 import type { Operation, Services } from '../features/operation.ts'
 import { operationList } from '../features/operations.ts'
-import { docsPage } from './docs.ts'
+import { DOCS_STYLE, docsPage } from './docs.ts'
 import { type Log, requestLog } from './log.ts'
 import { openApiDocument } from './openapi.ts'
 import { readCredential, readInput, readNamedTenants } from './request.ts'
@@ -24,6 +24,17 @@ export interface AppOptions {
 type AppEnv = { Variables: { requestId: string } }
 
 const BASE = '/api/v1'
+
+/** Made at the first call and kept: describing the API takes longer than most requests. */
+function once<T>(make: () => T): () => T {
+  let made: { value: T } | undefined
+  return () => {
+    made ??= { value: make() }
+    return made.value
+  }
+}
+
+const sha256 = async (text: string) => btoa(String.fromCharCode(...new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)))))
 
 function errorResponse(context: Context<AppEnv>, error: StratumError): Response {
   const { code, message, details } = error
@@ -63,7 +74,11 @@ export function createApp({ services, corsOrigins = [], log = () => {}, version 
   for (const operation of operationList) {
     api.on(operation.endpoint.method, operation.endpoint.path, (context) => answer(context, operation, services))
   }
-  const document = () => openApiDocument(endpointList, { version })
+  const describe = once(() => openApiDocument(endpointList, { version }))
+  const docs = once(async () => ({
+    page: docsPage(describe()),
+    policy: `default-src 'none'; style-src 'sha256-${await sha256(DOCS_STYLE)}'; base-uri 'none'; form-action 'none'`,
+  }))
 
   const app = new Hono<AppEnv>()
   app.use(requestLog(log))
@@ -80,8 +95,11 @@ export function createApp({ services, corsOrigins = [], log = () => {}, version 
     context.header('cache-control', 'no-store')
     context.header('x-content-type-options', 'nosniff')
   })
-  app.get(`${BASE}/openapi.json`, (context) => context.json(document()))
-  app.get('/docs', (context) => context.html(docsPage(document())))
+  app.get(`${BASE}/openapi.json`, (context) => context.json(describe()))
+  app.get('/docs', async (context) => {
+    const { page, policy } = await docs()
+    return context.html(page, 200, { 'content-security-policy': policy })
+  })
   app.get('/', (context) => context.redirect('/docs'))
   app.route(BASE, api)
   app.route(`${services.hosts.pathPrefix}/:named_tenant${BASE}`, api)

@@ -19,8 +19,7 @@ function render(part: Part): string {
 }
 
 const html = (texts: TemplateStringsArray, ...parts: Part[]) => new Html(texts.map((text, index) => text + render(parts[index])).join(''))
-const joined = (parts: readonly Part[], separator: string): Part[] =>
-  parts.flatMap((part, index) => (index === 0 ? [part] : [separator, part]))
+const joined = (parts: readonly Part[], separator: string): Part[] => parts.flatMap((part, index) => (index === 0 ? [part] : [separator, part]))
 const anchor = (kind: string, name: string) => `${kind}-${name.replace(/[^\w.-]+/g, '-')}`
 const badge = (method: string) => html`<span class="method ${method.toLowerCase()}">${method}</span>`
 const literal = (value: unknown) => html`<code>${JSON.stringify(value)}</code>`
@@ -37,8 +36,7 @@ type Schemas = Record<string, JsonSchema>
 
 const asSchema = (schema: unknown): JsonSchema => (typeof schema === 'object' && schema !== null ? (schema as JsonSchema) : {})
 const nameOf = ({ $ref }: JsonSchema) => $ref?.split('/').at(-1)
-const propertiesOf = (schema: JsonSchema) =>
-  Object.entries(schema.properties ?? {}).map(([name, property]) => [name, asSchema(property)] as const)
+const propertiesOf = (schema: JsonSchema) => Object.entries(schema.properties ?? {}).map(([name, property]) => [name, asSchema(property)] as const)
 
 /** What kind of value a schema stands for, in a few words. */
 function typeOf(schema: JsonSchema): Part {
@@ -112,9 +110,7 @@ function exampleOf(schema: JsonSchema, schemas: Schemas): unknown {
   if (schema.type !== 'object') return 'acme'
   const properties = propertiesOf(schema)
   const required = properties.filter(([name]) => schema.required?.includes(name))
-  return Object.fromEntries(
-    (required.length > 0 ? required : properties.slice(0, 1)).map(([name, property]) => [name, exampleOf(property, schemas)]),
-  )
+  return Object.fromEntries((required.length > 0 ? required : properties.slice(0, 1)).map(([name, property]) => [name, exampleOf(property, schemas)]))
 }
 
 const isOpen = ({ security }: OpenApiOperation) => security.some((alternative) => Object.keys(alternative).length === 0)
@@ -125,13 +121,9 @@ function curl({ path, method, operation }: Entry, document: OpenApiDocument): st
   const server = document.servers[0]?.url ?? ''
   const origin = server.startsWith('/') ? '$STRATUM_URL' : ''
   const value = (schema: JsonSchema) => encodeURIComponent(String(exampleOf(schema, schemas)))
-  const parameters = operation.parameters ?? []
-  const filled = parameters
-    .filter((parameter) => parameter.in === 'path')
-    .reduce((url, { name, schema }) => url.replace(`{${name}}`, value(schema)), path)
-  const query = parameters
-    .filter((parameter) => parameter.in === 'query' && parameter.required)
-    .map(({ name, schema }) => `${name}=${value(schema)}`)
+  const within = (place: string) => (operation.parameters ?? []).filter((parameter) => parameter.in === place)
+  const filled = within('path').reduce((url, { name, schema }) => url.replace(`{${name}}`, value(schema)), path)
+  const query = within('query').flatMap(({ name, schema, required }) => (required ? [`${name}=${value(schema)}`] : []))
   const body = operation.requestBody?.content['application/json'].schema
   const lines = [
     `curl${method === 'GET' ? '' : ` -X ${method}`} "${origin}${server}${filled}${query.length > 0 ? `?${query.join('&')}` : ''}"`,
@@ -188,9 +180,7 @@ ${own.length > 0 && errorList(own, document)}
 
 function schemaSection(name: string, schema: JsonSchema, schemas: Schemas): Html {
   const limits = limitsOf(schema, schemas)
-  const shape = schema.properties
-    ? fields(schema, schemas)
-    : html`<p class="type">${typeOf(schema)}${limits.length > 0 && [' · ', joined(limits, ' · ')]}</p>`
+  const shape = schema.properties ? fields(schema, schemas) : html`<p class="type">${typeOf(schema)}${limits.length > 0 && [' · ', joined(limits, ' · ')]}</p>`
   const content = schema.description ? html`<p>${schema.description}</p>` : shape
   return html`<article><h3 id="${anchor('schema', name)}">${name}</h3>${content}</article>`
 }

@@ -131,9 +131,7 @@ function convert(io: 'input' | 'output', parts: Record<string, z.ZodType>, names
 function convertAll(endpoints: readonly Endpoint[]) {
   const names = namedSchemas()
   // an object with defaults reads differently as input and as output, so only plain values are shared by both sides
-  const plain = [...names].filter(
-    ([schema]) => schema instanceof z.ZodEnum || schema instanceof z.ZodString || Object.is(schema, JsonValue),
-  )
+  const plain = [...names].filter(([schema]) => schema instanceof z.ZodEnum || schema instanceof z.ZodString || Object.is(schema, JsonValue))
   const select = (...parts: Array<'params' | 'query' | 'body' | 'output'>) =>
     Object.fromEntries(endpoints.flatMap((endpoint) => parts.map((part) => [`${endpoint.id}.${part}`, endpoint[part]])))
   const input = convert('input', select('params', 'query', 'body'), plain)
