@@ -66,7 +66,7 @@ describe('ApiKeySecrets', () => {
 })
 
 describe('looksLikeApiKey', () => {
-  const body = 'aB3_-'.repeat(8) + 'abc'
+  const body = `${'aB3_-'.repeat(8)}abc`
 
   it('knows a key by its form', () => {
     expect(looksLikeApiKey(`sk_live_${body}`)).toBe(true)

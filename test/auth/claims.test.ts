@@ -5,8 +5,7 @@ import { TokenVerifier } from '../../src/auth/tokens.ts'
 import { TokenInvalidError } from '../../src/core/error-classes.ts'
 import { claims, encode, issuer, NOW, token } from './signing.ts'
 
-const verify = (payload: unknown, change: Record<string, unknown> = {}) =>
-  new TokenVerifier([issuer(change)], { now: () => NOW * 1000 }).verify(token(payload))
+const verify = (payload: unknown, change: Record<string, unknown> = {}) => new TokenVerifier([issuer(change)], { now: () => NOW * 1000 }).verify(token(payload))
 
 async function refusal(payload: unknown, change: Record<string, unknown> = {}): Promise<unknown> {
   const error: unknown = await verify(payload, change).catch((error: unknown) => error)
@@ -25,9 +24,11 @@ describe('claimAt', () => {
   })
 
   it.each(['__proto__', 'constructor', 'constructor.name', 'toString', 'hasOwnProperty.name', '__proto__.constructor.name', 'a.__proto__', 'a.constructor'])(
-    'finds no %s that the token does not have', (path) => {
+    'finds no %s that the token does not have',
+    (path) => {
       expect(claimAt({ a: {} }, path)).toBeUndefined()
-    })
+    },
+  )
 
   it('finds those the token has', () => {
     const payload = JSON.parse('{"__proto__":{"tenant":"a"},"constructor":{"name":"b"}}')
@@ -84,7 +85,9 @@ describe('the scopes', () => {
 
   it('are all the issuer gives when no claim is configured', async () => {
     expect((await verify(claims({ scope: 'read' }), { scopes_claim: null, max_scopes: ['write', 'secrets:read'] })).scopes).toEqual([
-      'read', 'write', 'secrets:read',
+      'read',
+      'write',
+      'secrets:read',
     ])
   })
 
@@ -110,14 +113,49 @@ describe('any text at all', () => {
   const [, payload = '', signature = ''] = token().split('.')
 
   it.each([
-    '', '.', '..', '...', '....', 'a.b', 'a.b.c', 'a.b.c.d.e', ' ', 'null', '{}', 'Bearer x', `${token()}\n`, ` ${token()}`, `${token()}=`, `${token()}.`,
-    token().replace('.', '..'), token().replaceAll('.', ' '), `${encode('[]')}.${payload}.${signature}`, `${encode('null')}.${payload}.${signature}`,
-    `${encode('{"alg":"ES256"')}.${payload}.${signature}`, token('text'), token('"text"'), token('null'), token('[]'), token(''), token('{'), token({}),
+    '',
+    '.',
+    '..',
+    '...',
+    '....',
+    'a.b',
+    'a.b.c',
+    'a.b.c.d.e',
+    ' ',
+    'null',
+    '{}',
+    'Bearer x',
+    `${token()}\n`,
+    ` ${token()}`,
+    `${token()}=`,
+    `${token()}.`,
+    token().replace('.', '..'),
+    token().replaceAll('.', ' '),
+    `${encode('[]')}.${payload}.${signature}`,
+    `${encode('null')}.${payload}.${signature}`,
+    `${encode('{"alg":"ES256"')}.${payload}.${signature}`,
+    token('text'),
+    token('"text"'),
+    token('null'),
+    token('[]'),
+    token(''),
+    token('{'),
+    token({}),
   ])('is refused: %j', invalid)
 
   it.each<Record<string, unknown>>([
-    { b64: false, crit: ['b64'] }, { b64: 'no', crit: ['b64'] }, { crit: [] }, { crit: 'b64' }, { crit: ['exp'] }, { crit: ['x'], x: 1 }, { crit: ['b64'] },
-    { crit: [1] }, { crit: null }, { crit: ['b64', 'b64', 'x'], b64: true }, { crit: ['enc'], enc: 'A256GCM' }, { crit: ['__proto__'] },
+    { b64: false, crit: ['b64'] },
+    { b64: 'no', crit: ['b64'] },
+    { crit: [] },
+    { crit: 'b64' },
+    { crit: ['exp'] },
+    { crit: ['x'], x: 1 },
+    { crit: ['b64'] },
+    { crit: [1] },
+    { crit: null },
+    { crit: ['b64', 'b64', 'x'], b64: true },
+    { crit: ['enc'], enc: 'A256GCM' },
+    { crit: ['__proto__'] },
   ])('is refused with the header %j', async (header) => {
     await invalid(token(claims(), { header }))
   })
@@ -148,14 +186,22 @@ describe('any text at all', () => {
   it('is refused when it is random', async () => {
     const part = fc.oneof(fc.string(), fc.string({ unit: 'binary' }), fc.json().map(encode), fc.base64String())
     await fc.assert(
-      fc.asyncProperty(fc.oneof(fc.string({ unit: 'binary', maxLength: 200 }), fc.array(part, { maxLength: 6 }).map((parts) => parts.join('.'))), invalid),
+      fc.asyncProperty(
+        fc.oneof(
+          fc.string({ unit: 'binary', maxLength: 200 }),
+          fc.array(part, { maxLength: 6 }).map((parts) => parts.join('.')),
+        ),
+        invalid,
+      ),
       { numRuns: 500 },
     )
   })
 
   it('is refused when its header or claims are, under a true issuer and audience', async () => {
-    const header = fc.record({ alg: fc.oneof(fc.constant('ES256'), fc.jsonValue()), kid: fc.jsonValue(), crit: fc.jsonValue(), b64: fc.jsonValue(), typ: fc.jsonValue() },
-      { requiredKeys: [] })
+    const header = fc.record(
+      { alg: fc.oneof(fc.constant('ES256'), fc.jsonValue()), kid: fc.jsonValue(), crit: fc.jsonValue(), b64: fc.jsonValue(), typ: fc.jsonValue() },
+      { requiredKeys: [] },
+    )
     await fc.assert(
       fc.asyncProperty(header, fc.dictionary(fc.string(), fc.jsonValue()), fc.base64String(), async (header, extra, end) => {
         await invalid(`${encode(header)}.${encode({ ...extra, ...claims() })}.${end.replaceAll(/[^A-Za-z0-9]/g, '')}`)
