@@ -1,6 +1,6 @@
 /**
- * One class for each code of the catalogue, so that callers can use `instanceof`.
- * A test proves that none is missing.
+ * One class for each code of the catalogue, so that callers can use `instanceof`. Each is constructed with
+ * `(details?, { cause?, message? }?)`. A test proves that none is missing.
  */
 import { type ErrorCode, type ErrorDetails, StratumError } from './errors.ts'
 
@@ -9,237 +9,107 @@ type CodedClass = new (details?: ErrorDetails, options?: Options) => StratumErro
 
 const classes = new Map<ErrorCode, CodedClass>()
 
-const coded = (code: ErrorCode) =>
-  class extends StratumError {
+function coded(code: ErrorCode, name: string): CodedClass {
+  const Class = class extends StratumError {
     constructor(details: ErrorDetails = {}, options?: Options) {
       super(code, details, options)
-    }
-    static register(subclass: CodedClass) {
-      classes.set(code, subclass)
+      this.name = name
     }
   }
+  classes.set(code, Class)
+  return Class
+}
 
 /** The error of this code as an instance of its own class. */
-export const stratumError = (code: ErrorCode, details: ErrorDetails = {}, options?: Options): StratumError => {
-  const Class = classes.get(code)
-  return Class ? new Class(details, options) : new StratumError(code, details, options)
-}
+export const stratumError = (code: ErrorCode, details: ErrorDetails = {}, options?: Options): StratumError =>
+  new (classes.get(code) ?? coded(code, 'StratumError'))(details, options)
 
-/** The class registered for a code, if it has one of its own. */
+/** The class of a code. */
 export const errorClass = (code: ErrorCode): CodedClass | undefined => classes.get(code)
 
-export class InvalidJSONError extends coded('INVALID_JSON') {
-  static {
-    InvalidJSONError.register(InvalidJSONError)
-  }
-}
-export class InvalidRequestError extends coded('INVALID_REQUEST') {
-  static {
-    InvalidRequestError.register(InvalidRequestError)
-  }
-}
-export class InvalidCursorError extends coded('INVALID_CURSOR') {
-  static {
-    InvalidCursorError.register(InvalidCursorError)
-  }
-}
-export class CredentialsAmbiguousError extends coded('CREDENTIALS_AMBIGUOUS') {
-  static {
-    CredentialsAmbiguousError.register(CredentialsAmbiguousError)
-  }
-}
-export class TenantRequiredError extends coded('TENANT_REQUIRED') {
-  static {
-    TenantRequiredError.register(TenantRequiredError)
-  }
-}
-export class AuthenticationRequiredError extends coded('AUTHENTICATION_REQUIRED') {
-  static {
-    AuthenticationRequiredError.register(AuthenticationRequiredError)
-  }
-}
-export class TokenInvalidError extends coded('TOKEN_INVALID') {
-  static {
-    TokenInvalidError.register(TokenInvalidError)
-  }
-}
-export class ApiKeyInvalidError extends coded('API_KEY_INVALID') {
-  static {
-    ApiKeyInvalidError.register(ApiKeyInvalidError)
-  }
-}
-export class ScopeRequiredError extends coded('SCOPE_REQUIRED') {
-  static {
-    ScopeRequiredError.register(ScopeRequiredError)
-  }
-}
-export class GlobalAdminRequiredError extends coded('GLOBAL_ADMIN_REQUIRED') {
-  static {
-    GlobalAdminRequiredError.register(GlobalAdminRequiredError)
-  }
-}
-export class ScopeEscalationError extends coded('SCOPE_ESCALATION') {
-  static {
-    ScopeEscalationError.register(ScopeEscalationError)
-  }
-}
-export class TenantMismatchError extends coded('TENANT_MISMATCH') {
-  static {
-    TenantMismatchError.register(TenantMismatchError)
-  }
-}
-export class TenantHeaderUntrustedError extends coded('TENANT_HEADER_UNTRUSTED') {
-  static {
-    TenantHeaderUntrustedError.register(TenantHeaderUntrustedError)
-  }
-}
-export class TenantSuspendedError extends coded('TENANT_SUSPENDED') {
-  static {
-    TenantSuspendedError.register(TenantSuspendedError)
-  }
-}
-export class PermissionRevocationDeniedError extends coded('PERMISSION_REVOCATION_DENIED') {
-  static {
-    PermissionRevocationDeniedError.register(PermissionRevocationDeniedError)
-  }
-}
-export class RouteNotFoundError extends coded('ROUTE_NOT_FOUND') {
-  static {
-    RouteNotFoundError.register(RouteNotFoundError)
-  }
-}
-export class TenantNotFoundError extends coded('TENANT_NOT_FOUND') {
-  static {
-    TenantNotFoundError.register(TenantNotFoundError)
-  }
-}
-export class ConfigNotFoundError extends coded('CONFIG_NOT_FOUND') {
-  static {
-    ConfigNotFoundError.register(ConfigNotFoundError)
-  }
-}
-export class PermissionNotFoundError extends coded('PERMISSION_NOT_FOUND') {
-  static {
-    PermissionNotFoundError.register(PermissionNotFoundError)
-  }
-}
-export class ApiKeyNotFoundError extends coded('API_KEY_NOT_FOUND') {
-  static {
-    ApiKeyNotFoundError.register(ApiKeyNotFoundError)
-  }
-}
-export class TenantSlugTakenError extends coded('TENANT_SLUG_TAKEN') {
-  static {
-    TenantSlugTakenError.register(TenantSlugTakenError)
-  }
-}
-export class TenantInvalidStateError extends coded('TENANT_INVALID_STATE') {
-  static {
-    TenantInvalidStateError.register(TenantInvalidStateError)
-  }
-}
-export class TenantHasChildrenError extends coded('TENANT_HAS_CHILDREN') {
-  static {
-    TenantHasChildrenError.register(TenantHasChildrenError)
-  }
-}
-export class TenantCycleDetectedError extends coded('TENANT_CYCLE_DETECTED') {
-  static {
-    TenantCycleDetectedError.register(TenantCycleDetectedError)
-  }
-}
-export class TenantDepthExceededError extends coded('TENANT_DEPTH_EXCEEDED') {
-  static {
-    TenantDepthExceededError.register(TenantDepthExceededError)
-  }
-}
-export class ConfigLockedError extends coded('CONFIG_LOCKED') {
-  static {
-    ConfigLockedError.register(ConfigLockedError)
-  }
-}
-export class PermissionLockedError extends coded('PERMISSION_LOCKED') {
-  static {
-    PermissionLockedError.register(PermissionLockedError)
-  }
-}
-export class PermissionNotDelegatedError extends coded('PERMISSION_NOT_DELEGATED') {
-  static {
-    PermissionNotDelegatedError.register(PermissionNotDelegatedError)
-  }
-}
-export class PermissionExistsError extends coded('PERMISSION_EXISTS') {
-  static {
-    PermissionExistsError.register(PermissionExistsError)
-  }
-}
-export class ProvisioningUnavailableError extends coded('PROVISIONING_UNAVAILABLE') {
-  static {
-    ProvisioningUnavailableError.register(ProvisioningUnavailableError)
-  }
-}
-export class TenantArchivedError extends coded('TENANT_ARCHIVED') {
-  static {
-    TenantArchivedError.register(TenantArchivedError)
-  }
-}
-export class BodyTooLargeError extends coded('BODY_TOO_LARGE') {
-  static {
-    BodyTooLargeError.register(BodyTooLargeError)
-  }
-}
-export class ValidationFailedError extends coded('VALIDATION_FAILED') {
-  static {
-    ValidationFailedError.register(ValidationFailedError)
-  }
-}
-export class InternalError extends coded('INTERNAL_ERROR') {
-  static {
-    InternalError.register(InternalError)
-  }
-}
-export class SecretUnreadableError extends coded('SECRET_UNREADABLE') {
-  static {
-    SecretUnreadableError.register(SecretUnreadableError)
-  }
-}
-export class MasterKeyMissingError extends coded('MASTER_KEY_MISSING') {
-  static {
-    MasterKeyMissingError.register(MasterKeyMissingError)
-  }
-}
-export class ApiKeySecretMissingError extends coded('API_KEY_SECRET_MISSING') {
-  static {
-    ApiKeySecretMissingError.register(ApiKeySecretMissingError)
-  }
-}
-export class ConfigurationInvalidError extends coded('CONFIGURATION_INVALID') {
-  static {
-    ConfigurationInvalidError.register(ConfigurationInvalidError)
-  }
-}
-export class DatabaseOutdatedError extends coded('DATABASE_OUTDATED') {
-  static {
-    DatabaseOutdatedError.register(DatabaseOutdatedError)
-  }
-}
-export class DatabaseUnavailableError extends coded('DATABASE_UNAVAILABLE') {
-  static {
-    DatabaseUnavailableError.register(DatabaseUnavailableError)
-  }
-}
-export class DatabaseBusyError extends coded('DATABASE_BUSY') {
-  static {
-    DatabaseBusyError.register(DatabaseBusyError)
-  }
-}
-export class ServerUnreachableError extends coded('SERVER_UNREACHABLE') {
-  static {
-    ServerUnreachableError.register(ServerUnreachableError)
-  }
-}
-export class DatabaseRoleRefusedError extends coded('DATABASE_ROLE_REFUSED') {
-  static {
-    DatabaseRoleRefusedError.register(DatabaseRoleRefusedError)
-  }
-}
+/** INVALID_JSON */
+export const InvalidJSONError = coded('INVALID_JSON', 'InvalidJSONError')
+/** INVALID_REQUEST */
+export const InvalidRequestError = coded('INVALID_REQUEST', 'InvalidRequestError')
+/** INVALID_CURSOR */
+export const InvalidCursorError = coded('INVALID_CURSOR', 'InvalidCursorError')
+/** CREDENTIALS_AMBIGUOUS */
+export const CredentialsAmbiguousError = coded('CREDENTIALS_AMBIGUOUS', 'CredentialsAmbiguousError')
+/** TENANT_REQUIRED */
+export const TenantRequiredError = coded('TENANT_REQUIRED', 'TenantRequiredError')
+/** AUTHENTICATION_REQUIRED */
+export const AuthenticationRequiredError = coded('AUTHENTICATION_REQUIRED', 'AuthenticationRequiredError')
+/** TOKEN_INVALID */
+export const TokenInvalidError = coded('TOKEN_INVALID', 'TokenInvalidError')
+/** API_KEY_INVALID */
+export const ApiKeyInvalidError = coded('API_KEY_INVALID', 'ApiKeyInvalidError')
+/** SCOPE_REQUIRED */
+export const ScopeRequiredError = coded('SCOPE_REQUIRED', 'ScopeRequiredError')
+/** GLOBAL_ADMIN_REQUIRED */
+export const GlobalAdminRequiredError = coded('GLOBAL_ADMIN_REQUIRED', 'GlobalAdminRequiredError')
+/** SCOPE_ESCALATION */
+export const ScopeEscalationError = coded('SCOPE_ESCALATION', 'ScopeEscalationError')
+/** TENANT_MISMATCH */
+export const TenantMismatchError = coded('TENANT_MISMATCH', 'TenantMismatchError')
+/** TENANT_HEADER_UNTRUSTED */
+export const TenantHeaderUntrustedError = coded('TENANT_HEADER_UNTRUSTED', 'TenantHeaderUntrustedError')
+/** TENANT_SUSPENDED */
+export const TenantSuspendedError = coded('TENANT_SUSPENDED', 'TenantSuspendedError')
+/** PERMISSION_REVOCATION_DENIED */
+export const PermissionRevocationDeniedError = coded('PERMISSION_REVOCATION_DENIED', 'PermissionRevocationDeniedError')
+/** ROUTE_NOT_FOUND */
+export const RouteNotFoundError = coded('ROUTE_NOT_FOUND', 'RouteNotFoundError')
+/** TENANT_NOT_FOUND */
+export const TenantNotFoundError = coded('TENANT_NOT_FOUND', 'TenantNotFoundError')
+/** CONFIG_NOT_FOUND */
+export const ConfigNotFoundError = coded('CONFIG_NOT_FOUND', 'ConfigNotFoundError')
+/** PERMISSION_NOT_FOUND */
+export const PermissionNotFoundError = coded('PERMISSION_NOT_FOUND', 'PermissionNotFoundError')
+/** API_KEY_NOT_FOUND */
+export const ApiKeyNotFoundError = coded('API_KEY_NOT_FOUND', 'ApiKeyNotFoundError')
+/** TENANT_SLUG_TAKEN */
+export const TenantSlugTakenError = coded('TENANT_SLUG_TAKEN', 'TenantSlugTakenError')
+/** TENANT_INVALID_STATE */
+export const TenantInvalidStateError = coded('TENANT_INVALID_STATE', 'TenantInvalidStateError')
+/** TENANT_HAS_CHILDREN */
+export const TenantHasChildrenError = coded('TENANT_HAS_CHILDREN', 'TenantHasChildrenError')
+/** TENANT_CYCLE_DETECTED */
+export const TenantCycleDetectedError = coded('TENANT_CYCLE_DETECTED', 'TenantCycleDetectedError')
+/** TENANT_DEPTH_EXCEEDED */
+export const TenantDepthExceededError = coded('TENANT_DEPTH_EXCEEDED', 'TenantDepthExceededError')
+/** CONFIG_LOCKED */
+export const ConfigLockedError = coded('CONFIG_LOCKED', 'ConfigLockedError')
+/** PERMISSION_LOCKED */
+export const PermissionLockedError = coded('PERMISSION_LOCKED', 'PermissionLockedError')
+/** PERMISSION_NOT_DELEGATED */
+export const PermissionNotDelegatedError = coded('PERMISSION_NOT_DELEGATED', 'PermissionNotDelegatedError')
+/** PERMISSION_EXISTS */
+export const PermissionExistsError = coded('PERMISSION_EXISTS', 'PermissionExistsError')
+/** PROVISIONING_UNAVAILABLE */
+export const ProvisioningUnavailableError = coded('PROVISIONING_UNAVAILABLE', 'ProvisioningUnavailableError')
+/** TENANT_ARCHIVED */
+export const TenantArchivedError = coded('TENANT_ARCHIVED', 'TenantArchivedError')
+/** BODY_TOO_LARGE */
+export const BodyTooLargeError = coded('BODY_TOO_LARGE', 'BodyTooLargeError')
+/** VALIDATION_FAILED */
+export const ValidationFailedError = coded('VALIDATION_FAILED', 'ValidationFailedError')
+/** INTERNAL_ERROR */
+export const InternalError = coded('INTERNAL_ERROR', 'InternalError')
+/** SECRET_UNREADABLE */
+export const SecretUnreadableError = coded('SECRET_UNREADABLE', 'SecretUnreadableError')
+/** MASTER_KEY_MISSING */
+export const MasterKeyMissingError = coded('MASTER_KEY_MISSING', 'MasterKeyMissingError')
+/** API_KEY_SECRET_MISSING */
+export const ApiKeySecretMissingError = coded('API_KEY_SECRET_MISSING', 'ApiKeySecretMissingError')
+/** CONFIGURATION_INVALID */
+export const ConfigurationInvalidError = coded('CONFIGURATION_INVALID', 'ConfigurationInvalidError')
+/** DATABASE_ROLE_REFUSED */
+export const DatabaseRoleRefusedError = coded('DATABASE_ROLE_REFUSED', 'DatabaseRoleRefusedError')
+/** DATABASE_OUTDATED */
+export const DatabaseOutdatedError = coded('DATABASE_OUTDATED', 'DatabaseOutdatedError')
+/** DATABASE_UNAVAILABLE */
+export const DatabaseUnavailableError = coded('DATABASE_UNAVAILABLE', 'DatabaseUnavailableError')
+/** DATABASE_BUSY */
+export const DatabaseBusyError = coded('DATABASE_BUSY', 'DatabaseBusyError')
+/** SERVER_UNREACHABLE */
+export const ServerUnreachableError = coded('SERVER_UNREACHABLE', 'ServerUnreachableError')

@@ -80,7 +80,7 @@ export class StratumError extends Error {
   constructor(code: ErrorCode, details: ErrorDetails = {}, options?: { cause?: unknown; message?: string }) {
     const [status, message] = CATALOGUE[code]
     super(options?.message ?? fill(message, details), options?.cause === undefined ? undefined : { cause: options.cause })
-    this.name = new.target === StratumError ? 'StratumError' : new.target.name
+    this.name = 'StratumError'
     this.code = code
     this.status = status
     this.details = details

@@ -75,10 +75,7 @@ export function createApp({ services, corsOrigins = [], log = () => {}, version 
     api.on(operation.endpoint.method, operation.endpoint.path, (context) => answer(context, operation, services))
   }
   const describe = once(() => openApiDocument(endpointList, { version }))
-  const docs = once(async () => ({
-    page: docsPage(describe()),
-    policy: `default-src 'none'; style-src 'sha256-${await sha256(DOCS_STYLE)}'; base-uri 'none'; form-action 'none'`,
-  }))
+  const docs = once(() => docsPage(describe()))
 
   const app = new Hono<AppEnv>()
   app.use(requestLog(log))
@@ -97,8 +94,8 @@ export function createApp({ services, corsOrigins = [], log = () => {}, version 
   })
   app.get(`${BASE}/openapi.json`, (context) => context.json(describe()))
   app.get('/docs', async (context) => {
-    const { page, policy } = await docs()
-    return context.html(page, 200, { 'content-security-policy': policy })
+    const policy = `default-src 'none'; style-src 'sha256-${await sha256(DOCS_STYLE)}'; base-uri 'none'; form-action 'none'`
+    return context.html(docs(), 200, { 'content-security-policy': policy })
   })
   app.get('/', (context) => context.redirect('/docs'))
   app.route(BASE, api)

@@ -1,4 +1,5 @@
 /** The demo tree: a vendor, two resellers and their clients, with config, locks, permissions and a secret. */
+import { TenantNotFoundError } from '../core/error-classes.ts'
 import type { Stratum } from '../stratum.ts'
 
 /** The demo's tenants by slug. */
@@ -26,10 +27,23 @@ async function furnish(stratum: Stratum, tenants: DemoTenants) {
   await stratum.createPermission(tenants.northstar_msp, { key: 'alerts:close', mode: 'INHERITED', revocation_mode: 'SOFT' }, BY_DEMO)
 }
 
-/** Seed an empty database with the demo, or find it there; answers the ids. A database with other content is left alone. */
+/** The ids of those demo tenants that are there. */
+async function findDemo(stratum: Stratum): Promise<Partial<DemoTenants>> {
+  const ids: Partial<DemoTenants> = {}
+  for (const { slug } of TREE) {
+    try {
+      ids[slug] = (await stratum.getTenantBySlug(slug)).id
+    } catch (error) {
+      if (!(error instanceof TenantNotFoundError)) throw error
+    }
+  }
+  return ids
+}
+
+/** Seed an empty database with the demo; one that holds tenants already is left alone. Answers the ids by slug. */
 export async function seedDemo(stratum: Stratum): Promise<Partial<DemoTenants>> {
-  const present = await stratum.listTenants({ limit: 100 })
-  if (present.data.length > 0) return Object.fromEntries(present.data.map((tenant) => [tenant.slug, tenant.id]))
+  const { data: present } = await stratum.listTenants({ limit: 1, include_archived: true })
+  if (present.length > 0) return findDemo(stratum)
   const ids: Partial<DemoTenants> = {}
   for (const { slug, name, parent } of TREE) {
     const tenant = await stratum.createTenant({ slug, name, parent_id: parent === null ? null : (ids[parent] ?? null) }, BY_DEMO)
