@@ -38,7 +38,7 @@ async function readText(response: Response, signal: AbortSignal): Promise<string
   }
 }
 
-async function readKeySet(...[fetcher, url, init]: [typeof fetch, ...Parameters<FetchImplementation>]): Promise<Response> {
+async function readKeySet(fetcher: typeof fetch, url: string, init: RequestInit & { signal: AbortSignal }): Promise<Response> {
   // jose asks with redirect: 'manual', so a redirect is an answer like any other that is not 200.
   const response = await fetcher(url, init)
   if (response.status !== 200) {

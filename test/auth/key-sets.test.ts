@@ -4,6 +4,7 @@ import type { AddressInfo } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it, vi } from 'vitest'
 import { TokenVerifier } from '../../src/auth/tokens.ts'
 import { ServerUnreachableError, TokenInvalidError } from '../../src/core/error-classes.ts'
+import type { StratumError } from '../../src/core/errors.ts'
 import { claims, issuer, NOW, privateJwk, publicJwk, token } from './signing.ts'
 
 type Answer = (request: IncomingMessage, response: ServerResponse) => void
@@ -56,7 +57,7 @@ async function failure(using: TokenVerifier, text = signed()): Promise<unknown> 
 async function unreachable(using = verifier()) {
   const error = await failure(using)
   expect(error).toBeInstanceOf(ServerUnreachableError)
-  expect((error as ServerUnreachableError).details).toEqual({ reason: 'the key set of the issuer cannot be fetched' })
+  expect((error as StratumError).details).toEqual({ reason: 'the key set of the issuer cannot be fetched' })
 }
 
 describe('a published key set', () => {
