@@ -35,16 +35,38 @@ export function unstorable(value: unknown): string | null {
   return null
 }
 
+const MAXIMUM_JSON_BYTES = 65_536
+
+const isJson = (value: unknown) => value !== undefined
+const isObject = (value: unknown) => value !== null && typeof value === 'object' && !Array.isArray(value)
+
+const refuse = (value: unknown): string | null =>
+  unstorable(value) ?? (new TextEncoder().encode(JSON.stringify(value)).length > MAXIMUM_JSON_BYTES ? 'is larger than 64 KiB as JSON text' : null)
+
+// Neither z.json() nor z.record(): both leave out a member named __proto__, which JSON may well have.
+
+/** Any JSON value, as it is answered. */
+export const AnyJson = z.custom<Json>(isJson)
+
+/** Any JSON object, as it is answered. */
+export const AnyJsonObject = z.custom<{ [key: string]: Json }>(isObject).meta({ type: 'object' })
+
 /** Any JSON value that Postgres stores unchanged, at most 64 KiB as text. */
-export const JsonValue = z
-  .custom<Json>((value) => value !== undefined)
-  .superRefine((value, context) => {
-    const reason = unstorable(value) ?? (JSON.stringify(value).length > 65_536 ? 'is larger than 64 KiB as JSON text' : null)
-    if (reason) context.addIssue({ code: 'custom', message: `The value ${reason}.` })
-  })
+export const JsonValue = z.custom<Json>(isJson).superRefine((value, context) => {
+  const reason = refuse(value)
+  if (reason) context.addIssue({ code: 'custom', message: `The value ${reason}.` })
+})
 
 /** A JSON object, each member under the limits of {@link JsonValue}; the body's own limit bounds the whole. */
-export const JsonObject = z.record(z.string(), JsonValue)
+export const JsonObject = z
+  .custom<{ [key: string]: Json }>(isObject, { message: 'Must be a JSON object.', abort: true })
+  .superRefine((object, context) => {
+    for (const [key, value] of Object.entries(object)) {
+      const reason = unstorable(key) ?? refuse(value)
+      if (reason) context.addIssue({ code: 'custom', path: [key], message: `The member ${reason}.` })
+    }
+  })
+  .meta({ type: 'object' })
 
 /** Text that Postgres stores unchanged. */
 export const text = (minimum: number, maximum: number) =>

@@ -2,6 +2,7 @@ import * as z from 'zod'
 
 /** What a credential may do: `read < write < admin`, and `secrets:read`, which `admin` contains. */
 export const SCOPES = ['read', 'write', 'admin', 'secrets:read'] as const
+/** One of {@link SCOPES}. */
 export const Scope = z.enum(SCOPES)
 export type Scope = z.infer<typeof Scope>
 

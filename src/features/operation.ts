@@ -41,21 +41,37 @@ function decodeCursor(endpoint: Endpoint, filters: unknown, cursor: string): unk
 const isPage = (answer: unknown): answer is { data: unknown[]; next: unknown } =>
   answer !== null && typeof answer === 'object' && 'next' in answer && 'data' in answer
 
+/** What SQL answered, as the contract has it. */
+function shape<E extends Endpoint>(endpoint: E, filters: unknown, answer: unknown): OutputOf<E> {
+  const shaped = isPage(answer)
+    ? { data: answer.data, next_cursor: answer.next === null ? null : encodeCursor(endpoint, filters, answer.next), has_more: answer.next !== null }
+    : answer
+  const parsed = endpoint.output.safeParse(shaped)
+  if (parsed.success) return parsed.data as OutputOf<E>
+  const places = parsed.error.issues.map((issue) => issue.path.join('.'))
+  throw stratumError('INTERNAL_ERROR', {}, { cause: new Error(`The answer of ${endpoint.id} does not fit its contract at ${places.join(', ')}.`) })
+}
+
 /** Make the operation of an endpoint: one call of the SQL function of its name. */
 export function operation<E extends Endpoint>(endpoint: E, around: Around<E> = (_services, input, call) => call(input)): Operation<E> {
   return {
     endpoint,
     async run(services, actor, input) {
       const { cursor, limit, ...filters } = input as Record<string, unknown>
-      const after = typeof cursor === 'string' ? { after: decodeCursor(endpoint, filters, cursor) } : {}
-      const call = (prepared: object) => services.db.call(sqlName(endpoint.id), actor, { ...prepared, ...after })
-      const answer = await around(services, { ...input, cursor: undefined }, call)
-      const shaped = isPage(answer)
-        ? { data: answer.data, next_cursor: answer.next === null ? null : encodeCursor(endpoint, filters, answer.next), has_more: answer.next !== null }
-        : answer
-      const parsed = endpoint.output.safeParse(shaped)
-      if (!parsed.success) throw stratumError('INTERNAL_ERROR', {}, { cause: parsed.error })
-      return parsed.data as OutputOf<E>
+      let asked = false
+      let after = {}
+      const call = (prepared: object) => {
+        asked = true
+        return services.db.call(sqlName(endpoint.id), actor, { ...prepared, ...after })
+      }
+      try {
+        if (typeof cursor === 'string') after = { after: decodeCursor(endpoint, filters, cursor) }
+        return shape(endpoint, filters, await around(services, { ...input, cursor: undefined }, call))
+      } catch (error) {
+        // What is refused before SQL was asked is refused only to who is known: 401 comes before 400.
+        if (!asked && actor.exposed) await services.db.call('authenticate', actor, {})
+        throw error
+      }
     },
   }
 }

@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { endpoint, flag, Uuid } from '../../core/endpoint.ts'
-import { type Json, JsonValue } from '../../core/json.ts'
+import { AnyJson, JsonValue } from '../../core/json.ts'
 
 /** `batch` is not a key: `PUT …/config/batch` is a route of its own. */
 export const ConfigKey = z
@@ -11,14 +11,14 @@ export const ConfigKey = z
 /** What holds for a tenant. A sensitive entry's value is null unless revealed; `error` tells why one could not be. */
 export const ConfigEntry = z.object({
   key: z.string(),
-  value: z.json(),
+  value: AnyJson,
   source_tenant_id: z.uuid(),
   inherited: z.boolean(),
   locked: z.boolean(),
   sensitive: z.boolean(),
   error: z.literal('SECRET_UNREADABLE').optional(),
 })
-export type ConfigEntry = Omit<z.infer<typeof ConfigEntry>, 'value'> & { value: Json }
+export type ConfigEntry = z.infer<typeof ConfigEntry>
 
 /** A tenant's own entry. */
 export const OwnConfigEntry = ConfigEntry.pick({ key: true, value: true, locked: true, sensitive: true })
@@ -28,7 +28,7 @@ export const ConfigLevel = z.object({
   tenant_id: z.uuid(),
   depth: z.number().int(),
   effective: z.boolean(),
-  value: z.json().optional(),
+  value: AnyJson.optional(),
   locked: z.boolean().optional(),
   sensitive: z.boolean().optional(),
 })

@@ -17,6 +17,8 @@ export const ApiKey = z.object({
 })
 export type ApiKey = z.infer<typeof ApiKey>
 
+const END_OF_9999 = Date.UTC(10_000, 0)
+
 const tag = 'api keys'
 const reach = [{ kind: 'api_key', field: 'id' }] as const
 const id = z.strictObject({ id: Uuid })
@@ -40,7 +42,9 @@ export const createApiKey = endpoint({
       .transform((scopes) => [...new Set(scopes)]),
     expires_at: z.iso
       .datetime({ offset: true })
-      .refine((at) => Date.parse(at) > Date.now(), { message: 'Must lie in the future.' })
+      .refine((at) => Date.parse(at) > Date.now() && Date.parse(at) < END_OF_9999, { message: 'Must lie in the future, before the year 10000.' })
+      // In UTC, as Postgres knows fewer offsets and fractions than ISO 8601.
+      .transform((at) => new Date(at).toISOString())
       .optional(),
   }),
   status: 201,

@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { endpoint, Uuid } from '../../core/endpoint.ts'
-import { JsonValue } from '../../core/json.ts'
+import { AnyJson, JsonValue } from '../../core/json.ts'
 
 export const PermissionKey = z
   .string()
@@ -11,11 +11,12 @@ export const PermissionMode = z.enum(['LOCKED', 'INHERITED', 'DELEGATED'])
 /** What deleting a policy takes with it: all below, nothing below, or it cannot be deleted. */
 export const RevocationMode = z.enum(['CASCADE', 'SOFT', 'PERMANENT'])
 
+/** A tenant's own policy for a key. Times are ISO 8601 in UTC. */
 export const PermissionPolicy = z.object({
   id: z.uuid(),
   tenant_id: z.uuid(),
   key: z.string(),
-  value: z.json(),
+  value: AnyJson,
   mode: PermissionMode,
   revocation_mode: RevocationMode,
   created_at: z.string(),
@@ -27,7 +28,7 @@ export type PermissionPolicy = z.infer<typeof PermissionPolicy>
 export const ResolvedPermission = z.object({
   policy_id: z.uuid(),
   key: z.string(),
-  value: z.json(),
+  value: AnyJson,
   mode: PermissionMode,
   source_tenant_id: z.uuid(),
   locked: z.boolean(),

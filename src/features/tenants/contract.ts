@@ -1,6 +1,6 @@
 import * as z from 'zod'
 import { endpoint, flag, page, paging, Uuid } from '../../core/endpoint.ts'
-import { JsonObject, text } from '../../core/json.ts'
+import { AnyJsonObject, JsonObject, text } from '../../core/json.ts'
 
 export const TenantSlug = z
   .string()
@@ -26,7 +26,7 @@ export const Tenant = z.object({
   ancestry_path: z.string(),
   ancestor_ids: z.array(z.uuid()),
   sort_order: z.number().int(),
-  metadata: z.record(z.string(), z.unknown()),
+  metadata: AnyJsonObject,
   created_at: z.string(),
   updated_at: z.string(),
   deleted_at: z.string().nullable(),
@@ -35,6 +35,7 @@ export type Tenant = z.infer<typeof Tenant>
 
 /** A tenant above the caller's reach: that it is there, and how deep. */
 export const TenantOutline = z.strictObject({ id: z.uuid(), depth: z.number().int() })
+/** A tenant within the caller's reach, or the outline of one above it. */
 export const VisibleTenant = z.union([Tenant, TenantOutline])
 export type VisibleTenant = z.infer<typeof VisibleTenant>
 
@@ -199,7 +200,7 @@ export const getChildren = endpoint({
   params: id,
   query: z.strictObject(listing),
   output: page(Tenant),
-  position: z.tuple([z.number().int(), z.uuid()]),
+  position: z.tuple([z.int32(), z.uuid()]),
   errors: ['TENANT_NOT_FOUND'],
 })
 
