@@ -211,13 +211,16 @@ end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.ancestors_json(of_path stratum.ltree, reach stratum.ltree)
  RETURNS jsonb
- LANGUAGE sql
+ LANGUAGE plpgsql
  STABLE PARALLEL SAFE
+ SET search_path TO 'stratum', 'pg_temp'
 AS $function$
-  select coalesce(jsonb_agg(stratum.tenant_view(a, reach) order by l.depth), '[]')
-  from stratum.lineage(of_path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
-  where a.path operator(stratum.<>) of_path
-$function$;
+begin
+  return (
+    select coalesce(jsonb_agg(stratum.tenant_view(a, reach) order by l.depth), '[]')
+    from stratum.lineage(of_path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
+    where a.path operator(stratum.<>) of_path);
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.api_key_json(k stratum.api_keys)
  RETURNS jsonb
@@ -498,7 +501,8 @@ CREATE OR REPLACE FUNCTION stratum.delete_permission(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 declare
-  who jsonb := stratum.authorize('delete_permission', actor, input);
+  -- It locks tenants at two levels, and a move the same ones in an order of its own: so not at once.
+  who jsonb := stratum.authorize('delete_permission', actor, input, 'shared');
   t tenants := stratum.lock_active_tenant(who, (input ->> 'id')::uuid, 'an active tenant');
   old permission_policies;
   copies uuid[] := '{}';
@@ -721,7 +725,8 @@ declare
   copy_id uuid;
   copies uuid[] := '{}';
 begin
-  for child in select * from tenants where parent_id = t.id order by id for share loop
+  -- Locked against writers of its permissions: a policy created meanwhile would be taken for a shadowed one.
+  for child in select * from tenants where parent_id = t.id order by id for no key update loop
     continue when stratum.resolved_permissions(child.path) -> p.key ->> 'policy_id' is distinct from p.id::text;
     insert into permission_policies as existing (id, tenant_id, key, value, mode, revocation_mode)
     values (stratum.uuid_v7(), child.id, p.key, p.value, p.mode, p.revocation_mode)
@@ -829,10 +834,7 @@ declare
   t tenants;
 begin
   select * into t from tenants where id = tenant_id for share;
-  if not found or not stratum.within(t.path, (select top.path from tenants top where top.id = (who ->> 'top')::uuid)) then
-    perform stratum.fail('TENANT_NOT_FOUND');
-  end if;
-  perform stratum.require_status(t, '{active}', required);
+  perform stratum.require_active_within(who, t, required);
   return t;
 end $function$;
 
@@ -984,6 +986,18 @@ begin
   values (stratum.uuid_v7(), nullif(chain, stratum.system_chain()), action,
     jsonb_build_object('resource', resource, 'before', before, 'after', after, 'request_id', who -> 'request_id'));
   insert into changes (kind, ref) select value ->> 0, value ->> 1 from jsonb_array_elements(feed);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.require_active_within(who jsonb, t stratum.tenants, required text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  if t.id is null or not stratum.within(t.path, (select top.path from tenants top where top.id = (who ->> 'top')::uuid)) then
+    perform stratum.fail('TENANT_NOT_FOUND');
+  end if;
+  perform stratum.require_status(t, '{active}', required);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.require_config_unlocked(of_path stratum.ltree, entry_key text)
@@ -1166,48 +1180,54 @@ end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.resolved_config(of_id uuid, of_path stratum.ltree, sealed boolean)
  RETURNS jsonb
- LANGUAGE sql
+ LANGUAGE plpgsql
  STABLE PARALLEL SAFE
+ SET search_path TO 'stratum', 'pg_temp'
 AS $function$
-  select coalesce(jsonb_object_agg(r.key, r.entry), '{}')
-  from (
-    select distinct on (e.key) e.key,
-      stratum.config_entry_json(e) || jsonb_build_object('source_tenant_id', a.id, 'inherited', a.id <> of_id)
-      || case when sealed and e.ciphertext is not null then jsonb_build_object('sealed', jsonb_build_object(
-           'ciphertext', e.ciphertext, 'data_key', jsonb_build_object('id', d.id, 'master_key_id', d.master_key_id, 'wrapped', d.wrapped)))
-         else '{}' end as entry
-    from stratum.lineage(of_path) as l
-    join stratum.tenants a on a.path operator(stratum.=) l.path
-    join stratum.config_entries e on e.tenant_id = a.id
-    left join stratum.data_keys d on d.tenant_id = e.tenant_id and d.id = e.data_key_id
-    order by e.key, e.locked desc, case when e.locked then l.depth else -l.depth end
-  ) as r
-$function$;
+begin
+  return (
+    select coalesce(jsonb_object_agg(r.key, r.entry), '{}')
+    from (
+      select distinct on (e.key) e.key,
+        stratum.config_entry_json(e) || jsonb_build_object('source_tenant_id', a.id, 'inherited', a.id <> of_id)
+        || case when sealed and e.ciphertext is not null then jsonb_build_object('sealed', jsonb_build_object(
+             'ciphertext', e.ciphertext, 'data_key', jsonb_build_object('id', d.id, 'master_key_id', d.master_key_id, 'wrapped', d.wrapped)))
+           else '{}' end as entry
+      from stratum.lineage(of_path) as l
+      join stratum.tenants a on a.path operator(stratum.=) l.path
+      join stratum.config_entries e on e.tenant_id = a.id
+      left join stratum.data_keys d on d.tenant_id = e.tenant_id and d.id = e.data_key_id
+      order by e.key, e.locked desc, case when e.locked then l.depth else -l.depth end
+    ) as r);
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.resolved_permissions(of_path stratum.ltree)
  RETURNS jsonb
- LANGUAGE sql
+ LANGUAGE plpgsql
  STABLE PARALLEL SAFE
+ SET search_path TO 'stratum', 'pg_temp'
 AS $function$
-  with chain as (
-    select p.id, p.tenant_id, p.key, p.value, p.mode, l.depth,
-      min(l.depth) filter (where p.mode <> 'DELEGATED') over (partition by p.key) as deciding_depth
-    from stratum.lineage(of_path) as l
-    join stratum.tenants a on a.path operator(stratum.=) l.path
-    join stratum.permission_policies p on p.tenant_id = a.id
-  ), decided as (
-    select key, coalesce(max(mode) filter (where depth = deciding_depth), 'DELEGATED') as mode, min(deciding_depth) as depth
-    from chain group by key
-  ), effective as (
-    select distinct on (c.key) c.key, c.id, c.tenant_id, c.value, d.mode
-    from chain c join decided d on d.key = c.key
-    where d.mode <> 'LOCKED' or c.depth = d.depth
-    order by c.key, c.depth desc
-  )
-  select coalesce(jsonb_object_agg(e.key, jsonb_build_object('policy_id', e.id, 'key', e.key, 'value', e.value, 'mode', e.mode,
-    'source_tenant_id', e.tenant_id, 'locked', e.mode = 'LOCKED', 'delegated', e.mode = 'DELEGATED')), '{}')
-  from effective e
-$function$;
+begin
+  return (
+    with chain as (
+      select p.id, p.tenant_id, p.key, p.value, p.mode, l.depth,
+        min(l.depth) filter (where p.mode <> 'DELEGATED') over (partition by p.key) as deciding_depth
+      from stratum.lineage(of_path) as l
+      join stratum.tenants a on a.path operator(stratum.=) l.path
+      join stratum.permission_policies p on p.tenant_id = a.id
+    ), decided as (
+      select key, coalesce(max(mode) filter (where depth = deciding_depth), 'DELEGATED') as mode, min(deciding_depth) as depth
+      from chain group by key
+    ), effective as (
+      select distinct on (c.key) c.key, c.id, c.tenant_id, c.value, d.mode
+      from chain c join decided d on d.key = c.key
+      where d.mode <> 'LOCKED' or c.depth = d.depth
+      order by c.key, c.depth desc
+    )
+    select coalesce(jsonb_object_agg(e.key, jsonb_build_object('policy_id', e.id, 'key', e.key, 'value', e.value, 'mode', e.mode,
+      'source_tenant_id', e.tenant_id, 'locked', e.mode = 'LOCKED', 'delegated', e.mode = 'DELEGATED')), '{}')
+    from effective e);
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.resource(type text, id uuid)
  RETURNS jsonb
@@ -1255,13 +1275,12 @@ AS $function$
 declare
   revoked uuid[];
 begin
-  with gone as (
-    delete from permission_policies p using tenants d
-    where p.key = policy_key and p.revocation_mode <> 'PERMANENT' and d.id = p.tenant_id
-      and d.path > t.path and d.path < stratum.subtree_end(t.path)
-    returning p.id
-  )
-  select coalesce(array_agg(id), '{}') into revoked from gone;
+  -- From the top down: two that revoke one above the other must not wait for each other.
+  revoked := array(
+    select p.id from permission_policies p join tenants d on d.id = p.tenant_id
+    where p.key = policy_key and p.revocation_mode <> 'PERMANENT' and d.path > t.path and d.path < stratum.subtree_end(t.path)
+    order by d.path for update of p);
+  delete from permission_policies where id = any (revoked);
   return revoked;
 end $function$;
 
@@ -1340,23 +1359,26 @@ AS $function$ select '00000000-0000-0000-0000-000000000000'::uuid $function$;
 
 CREATE OR REPLACE FUNCTION stratum.tenant_json(t stratum.tenants)
  RETURNS jsonb
- LANGUAGE sql
+ LANGUAGE plpgsql
  STABLE PARALLEL SAFE
+ SET search_path TO 'stratum', 'pg_temp'
 AS $function$
-  select jsonb_build_object(
-    'id', t.id, 'parent_id', t.parent_id, 'slug', t.slug, 'subdomain', stratum.subdomain(t.slug), 'name', t.name,
-    'status', t.status, 'isolation_strategy', t.isolation_strategy, 'isolation_name', t.isolation_name,
-    'provisioning_status', t.provisioning_status, 'region_id', t.region_id,
-    'depth', stratum.nlevel(t.path) - 1,
-    'ancestry_path', '/' || array_to_string(above.ids, '/'), 'ancestor_ids', to_jsonb(above.ids),
-    'sort_order', t.sort_order, 'metadata', t.metadata, 'created_at', stratum.iso(t.created_at),
-    'updated_at', stratum.iso(t.updated_at), 'deleted_at', stratum.iso(t.deleted_at))
-  from (
-    select coalesce(array_agg(a.id order by l.depth), '{}'::uuid[]) as ids
-    from stratum.lineage(t.path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
-    where a.id <> t.id
-  ) as above
-$function$;
+begin
+  return (
+    select jsonb_build_object(
+      'id', t.id, 'parent_id', t.parent_id, 'slug', t.slug, 'subdomain', stratum.subdomain(t.slug), 'name', t.name,
+      'status', t.status, 'isolation_strategy', t.isolation_strategy, 'isolation_name', t.isolation_name,
+      'provisioning_status', t.provisioning_status, 'region_id', t.region_id,
+      'depth', stratum.nlevel(t.path) - 1,
+      'ancestry_path', '/' || array_to_string(above.ids, '/'), 'ancestor_ids', to_jsonb(above.ids),
+      'sort_order', t.sort_order, 'metadata', t.metadata, 'created_at', stratum.iso(t.created_at),
+      'updated_at', stratum.iso(t.updated_at), 'deleted_at', stratum.iso(t.deleted_at))
+    from (
+      select coalesce(array_agg(a.id order by l.depth), '{}'::uuid[]) as ids
+      from stratum.lineage(t.path) as l join stratum.tenants a on a.path operator(stratum.=) l.path
+      where a.id <> t.id
+    ) as above);
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.tenant_named(given text)
  RETURNS uuid
@@ -1476,7 +1498,11 @@ declare
   new tenants;
 begin
   select * into old from tenants where id = (input ->> 'id')::uuid for no key update;
-  perform stratum.require_status(old, '{active}', 'an active tenant');
+  perform stratum.require_active_within(who, old, 'an active tenant');
+  -- Looked up before it is written: two that swap their slugs would wait for each other in the index.
+  if exists (select from tenants t where t.slug = input ->> 'slug' and t.id <> old.id) then
+    perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', input -> 'slug'));
+  end if;
   perform stratum.lock_chain(old.id);
   begin
     update tenants set slug = coalesce(input ->> 'slug', slug), name = coalesce(input ->> 'name', name),

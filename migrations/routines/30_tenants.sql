@@ -64,18 +64,24 @@ begin
   end if;
 end $$;
 --> statement-breakpoint
--- A tenant locked against concurrent moves, status changes and purges, and fit to be written to. Its place is
--- judged again, as it may have left the caller's reach while this waited.
+-- Judge a tenant again that was just locked: it may have left the caller's reach while this waited.
+create or replace function stratum.require_active_within(who jsonb, t stratum.tenants, required text) returns void
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+begin
+  if t.id is null or not stratum.within(t.path, (select top.path from tenants top where top.id = (who ->> 'top')::uuid)) then
+    perform stratum.fail('TENANT_NOT_FOUND');
+  end if;
+  perform stratum.require_status(t, '{active}', required);
+end $$;
+--> statement-breakpoint
+-- A tenant locked against concurrent moves, status changes and purges, and fit to be written to.
 create or replace function stratum.lock_active_tenant(who jsonb, tenant_id uuid, required text) returns stratum.tenants
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 declare
   t tenants;
 begin
   select * into t from tenants where id = tenant_id for share;
-  if not found or not stratum.within(t.path, (select top.path from tenants top where top.id = (who ->> 'top')::uuid)) then
-    perform stratum.fail('TENANT_NOT_FOUND');
-  end if;
-  perform stratum.require_status(t, '{active}', required);
+  perform stratum.require_active_within(who, t, required);
   return t;
 end $$;
 --> statement-breakpoint
@@ -148,6 +154,21 @@ language sql immutable parallel safe as $$
   end
 $$;
 --> statement-breakpoint
+-- The roots from one place in path order up to another. Each is found from the end of the one before, so that
+-- the subtrees between are not read, however large.
+create or replace function stratum.roots_between(first_path stratum.ltree, end_path stratum.ltree, statuses text[], wanted integer) returns stratum.tenants[]
+language plpgsql stable set search_path = stratum, pg_temp as $$
+begin
+  return array(
+    with recursive top as (
+      (select t from tenants t where t.path >= first_path and t.path < end_path order by t.path limit 1)
+      union all
+      select (select t from tenants t where t.path >= stratum.subtree_end((top.t).path) and t.path < end_path order by t.path limit 1)
+      from top where (top.t).id is not null
+    )
+    select t from top where (top.t).parent_id is null and (top.t).status = any (statuses) limit wanted);
+end $$;
+--> statement-breakpoint
 -- A page in tree order, each parent before its children, as { data, next }. `next` is the place to go on
 -- from. Bounds are never null, so that the plan is one range of the index whatever is asked.
 create or replace function stratum.tree_page(top stratum.ltree, below_top boolean, roots_only boolean, input jsonb) returns jsonb
@@ -167,12 +188,14 @@ begin
   elsif below_top then
     after := top;
   end if;
-  select coalesce(array_agg(page.t), '{}') into rows from (
-    select t from tenants t
-    where t.path >= coalesce(after, first_path) and t.path < end_path and t.path <> coalesce(after, ''::ltree)
-      and t.status = any (statuses) and (not roots_only or t.parent_id is null)
-    order by t.path limit wanted + 1
-  ) as page;
+  if roots_only then
+    rows := stratum.roots_between(coalesce(stratum.subtree_end(after), first_path), end_path, statuses, wanted + 1);
+  else
+    rows := array(
+      select t from tenants t
+      where t.path >= coalesce(after, first_path) and t.path < end_path and t.path <> coalesce(after, ''::ltree) and t.status = any (statuses)
+      order by t.path limit wanted + 1);
+  end if;
   return jsonb_build_object(
     'data', (select coalesce(jsonb_agg(stratum.tenant_json(r) order by r.path), '[]') from unnest(rows[:wanted]) as r),
     'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);
@@ -252,7 +275,11 @@ declare
   new tenants;
 begin
   select * into old from tenants where id = (input ->> 'id')::uuid for no key update;
-  perform stratum.require_status(old, '{active}', 'an active tenant');
+  perform stratum.require_active_within(who, old, 'an active tenant');
+  -- Looked up before it is written: two that swap their slugs would wait for each other in the index.
+  if exists (select from tenants t where t.slug = input ->> 'slug' and t.id <> old.id) then
+    perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', input -> 'slug'));
+  end if;
   perform stratum.lock_chain(old.id);
   begin
     update tenants set slug = coalesce(input ->> 'slug', slug), name = coalesce(input ->> 'name', name),

@@ -113,13 +113,12 @@ language plpgsql volatile set search_path = stratum, pg_temp as $$
 declare
   revoked uuid[];
 begin
-  with gone as (
-    delete from permission_policies p using tenants d
-    where p.key = policy_key and p.revocation_mode <> 'PERMANENT' and d.id = p.tenant_id
-      and d.path > t.path and d.path < stratum.subtree_end(t.path)
-    returning p.id
-  )
-  select coalesce(array_agg(id), '{}') into revoked from gone;
+  -- From the top down: two that revoke one above the other must not wait for each other.
+  revoked := array(
+    select p.id from permission_policies p join tenants d on d.id = p.tenant_id
+    where p.key = policy_key and p.revocation_mode <> 'PERMANENT' and d.path > t.path and d.path < stratum.subtree_end(t.path)
+    order by d.path for update of p);
+  delete from permission_policies where id = any (revoked);
   return revoked;
 end $$;
 --> statement-breakpoint
@@ -132,7 +131,8 @@ declare
   copy_id uuid;
   copies uuid[] := '{}';
 begin
-  for child in select * from tenants where parent_id = t.id order by id for share loop
+  -- Locked against writers of its permissions: a policy created meanwhile would be taken for a shadowed one.
+  for child in select * from tenants where parent_id = t.id order by id for no key update loop
     continue when stratum.resolved_permissions(child.path) -> p.key ->> 'policy_id' is distinct from p.id::text;
     insert into permission_policies as existing (id, tenant_id, key, value, mode, revocation_mode)
     values (stratum.uuid_v7(), child.id, p.key, p.value, p.mode, p.revocation_mode)
@@ -148,7 +148,8 @@ end $$;
 create or replace function stratum.delete_permission(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 declare
-  who jsonb := stratum.authorize('delete_permission', actor, input);
+  -- It locks tenants at two levels, and a move the same ones in an order of its own: so not at once.
+  who jsonb := stratum.authorize('delete_permission', actor, input, 'shared');
   t tenants := stratum.lock_active_tenant(who, (input ->> 'id')::uuid, 'an active tenant');
   old permission_policies;
   copies uuid[] := '{}';

@@ -1,9 +1,14 @@
 -- Who may call what. The edge's role may call the operations and nothing else: it reads no table, so
 -- not even a flaw in the Worker lets it alter the audit trail or read another tenant's rows. The
 -- operations run as the owner of this schema, each with a pinned search path.
+--
+-- The roles of an installation are one family: where stratum_owner owns the schema, stratum_control is its
+-- edge's role. Roles are of the whole server, so the name alone would open this database to another's.
 do $$
 declare
-  prefix text := coalesce(nullif(current_setting('stratum.role_prefix', true), ''), 'stratum_');
+  control name := (
+    select r.rolname from pg_namespace n join pg_roles o on o.oid = n.nspowner join pg_roles r on r.rolname = regexp_replace(o.rolname, 'owner$', 'control')
+    where n.nspname = 'stratum' and o.rolname <> r.rolname);
   routine regprocedure;
 begin
   for routine in
@@ -13,14 +18,14 @@ begin
   loop
     execute format('revoke execute on function %s from public', routine);
   end loop;
-  if exists (select from pg_roles where rolname = prefix || 'control') then
-    execute format('grant usage on schema stratum to %I', prefix || 'control');
+  if control is not null then
+    execute format('grant usage on schema stratum to %I', control);
     for routine in
       select p.oid::regprocedure from pg_proc p
       where p.pronamespace = 'stratum'::regnamespace
         and (p.proname = 'authenticate' or p.proname in (select name from stratum.operations))
     loop
-      execute format('grant execute on function %s to %I', routine, prefix || 'control');
+      execute format('grant execute on function %s to %I', routine, control);
     end loop;
   end if;
 end $$;

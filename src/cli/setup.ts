@@ -1,12 +1,13 @@
-import { neon } from '@neondatabase/serverless'
+import { NeonDbError, neon } from '@neondatabase/serverless'
 import pg from 'pg'
 import { ApiKeySecrets } from '../auth/api-keys.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import { generateRingKey, parseKeyRing } from '../crypto/key-ring.ts'
+import { isSqlState } from '../db/errors.ts'
 import { type MigrationConnection, migrate, overNeon, overPostgres } from '../db/migrate.ts'
 import { useLocalEndpoint } from '../db/neon.ts'
-import { ensureRoles, generatePassword, type RolePart } from '../db/roles.ts'
+import { ensureRoles, generatePassword, ROLE_PARTS, type RolePart } from '../db/roles.ts'
 
 export interface SetupOptions {
   databaseUrl: string
@@ -50,9 +51,9 @@ function urlFor(databaseUrl: string, role: string, password: string): string {
   return url.href
 }
 
-function report(options: SetupOptions, made: readonly RolePart[], passwords: Record<RolePart, string>, applied: readonly string[]) {
-  console.log(applied.length === 0 ? 'schema    up to date' : `schema    ${applied.length} files applied`)
-  for (const part of ['owner', 'control', 'app'] as const) {
+/** Passwords are shown once, and at once: what fails later must not lose them. */
+function reportRoles(options: SetupOptions, made: readonly RolePart[], passwords: Record<RolePart, string>) {
+  for (const part of ROLE_PARTS) {
     const role = options.rolePrefix + part
     const state = made.includes(part) ? urlFor(options.databaseUrl, role, passwords[part]) : 'was there; its password is left as it is'
     console.log(`role      ${role}: ${state}`)
@@ -64,8 +65,9 @@ const secretLine = (name: string, value: string) => `printf '%s' '${value}' | np
 async function run(options: SetupOptions, connection: MigrationConnection) {
   const passwords = { owner: generatePassword(), control: generatePassword(), app: generatePassword() }
   const made = await ensureRoles(connection, passwords, options.rolePrefix)
-  const applied = await migrate(connection, { owner: `${options.rolePrefix}owner`, rolePrefix: options.rolePrefix })
-  report(options, made, passwords, applied)
+  reportRoles(options, made, passwords)
+  const applied = await migrate(connection, { owner: `${options.rolePrefix}owner` })
+  console.log(applied.length === 0 ? 'schema    up to date' : `schema    ${applied.length} files applied`)
   const apiKeySecrets = generateRingKey('1')
   const key = await firstKey(connection, apiKeySecrets)
   if (key === null) {
@@ -83,6 +85,22 @@ async function run(options: SetupOptions, connection: MigrationConnection) {
   )
 }
 
+/** What the server said, or null where none was reached. Neon's driver hands on an answer of status 500 as it came. */
+function serverWords(error: unknown): string | null {
+  const { message = '', code } = error as { message?: string; code?: string }
+  const answer = /^Server error \(HTTP status \d+\): \{.*"message":("(?:[^"\\]|\\.)*")/.exec(message)?.[1]
+  if (answer) return String(JSON.parse(answer))
+  const reached = isSqlState(code) || (error instanceof NeonDbError && error.sourceError === undefined)
+  return reached ? message : null
+}
+
+function explain(error: unknown, { databaseUrl }: SetupOptions): string {
+  const said = serverWords(error)
+  if (said !== null) return `The database refused: ${said.replace(/\.$/, '')}.`
+  const { message, code } = error as { message?: string; code?: string }
+  return `The database at ${new URL(databaseUrl).host} cannot be reached: ${message || code}.`
+}
+
 /**
  * Roles, schema and the first key in a database of the caller's.
  * @throws CONFIGURATION_INVALID with a sentence that says what to do
@@ -97,8 +115,7 @@ export async function setup(options: SetupOptions): Promise<void> {
     await run(options, opened.connection)
   } catch (error) {
     if (error instanceof StratumError) throw error
-    const { message, code } = error as { message?: string; code?: string }
-    throw stratumError('CONFIGURATION_INVALID', { reason: `The database refused: ${message || code}.` }, { cause: error })
+    throw stratumError('CONFIGURATION_INVALID', { reason: explain(error, options) }, { cause: error })
   } finally {
     await opened?.close()
   }

@@ -20,6 +20,9 @@ const parseDetails = (detail: string | undefined): ErrorDetails => {
   return parsed !== null && typeof parsed === 'object' ? (parsed as ErrorDetails) : {}
 }
 
+/** A code of the server's; `EPIPE` and its like, of the operating system, hold no digit. */
+export const isSqlState = (code: string | undefined): code is string => code !== undefined && /^(?=.*\d)[0-9A-Z]{5}$/.test(code)
+
 /** lock_not_available, deadlock_detected, serialization_failure: rolled back, and likely to pass next time. */
 export const isTransient = (error: unknown): boolean => ['55P03', '40P01', '40001'].includes(asDriverError(error).code ?? '')
 
@@ -38,7 +41,7 @@ export function fromDriver(error: unknown): StratumError {
   const because = { cause: error }
   if (code === 'STRAT') return isErrorCode(message) ? stratumError(message, parseDetails(detail)) : stratumError('INTERNAL_ERROR', {}, because)
   if (isTransient(error) || code === '57014') return stratumError('DATABASE_BUSY', {}, because)
-  if (code === undefined || !/^[0-9A-Z]{5}$/.test(code) || isUnavailable(code)) return stratumError('DATABASE_UNAVAILABLE', {}, because)
+  if (!isSqlState(code) || isUnavailable(code)) return stratumError('DATABASE_UNAVAILABLE', {}, because)
   if (isOutdated(code)) return stratumError('DATABASE_OUTDATED', {}, because)
   return stratumError('INTERNAL_ERROR', {}, because)
 }

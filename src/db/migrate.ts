@@ -8,6 +8,8 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import type { NeonQueryFunction } from '@neondatabase/serverless'
 import { stratumError } from '../core/error-classes.ts'
+import { VERSION } from '../version.ts'
+import { isTransient } from './errors.ts'
 
 /** What the runner needs of a connection. */
 export interface MigrationConnection {
@@ -17,10 +19,13 @@ export interface MigrationConnection {
 }
 
 export interface MigrateOptions {
-  /** Role that shall own what is made; the connecting role must be able to SET ROLE to it. */
+  /**
+   * Role that shall own the schema; the connecting role must be able to SET ROLE to it. A schema that is there
+   * and the connecting role's own is handed over. Default: who owns the schema, else the connecting role.
+   */
   owner?: string
-  /** What the names of the service's roles begin with. Default `stratum_`. */
-  rolePrefix?: string
+  /** Where the files are, a directory's URL with a slash at its end. Default: this package's own. */
+  folder?: URL
   /** Told of each file applied. */
   onApplied?: (name: string) => void
 }
@@ -34,12 +39,15 @@ interface MigrationFile {
 const FOLDER = new URL('../../migrations/', import.meta.url)
 const GRANTS = 'routines/99_grants.sql'
 const TRIES = 5
+/** Where the ledger keeps the version that was here last. */
+const VERSION_ENTRY = 'version'
+const SCHEMA_OWNER = `select pg_get_userbyid(nspowner)::text from pg_namespace where nspname = 'stratum'`
 
-async function readFolder(folder: string, pattern: RegExp): Promise<MigrationFile[]> {
-  const names = (await readdir(new URL(folder, FOLDER))).filter((name) => pattern.test(name)).sort()
+async function readFiles(root: URL, folder: string, pattern: RegExp): Promise<MigrationFile[]> {
+  const names = (await readdir(new URL(folder, root))).filter((name) => pattern.test(name)).sort()
   return Promise.all(
     names.map(async (file) => {
-      const text = await readFile(new URL(folder + file, FOLDER), 'utf8')
+      const text = await readFile(new URL(folder + file, root), 'utf8')
       const statements = text.split('--> statement-breakpoint').map((statement) => statement.trim())
       return { name: folder + file, hash: createHash('sha256').update(text).digest('hex'), statements: statements.filter((statement) => statement !== '') }
     }),
@@ -51,24 +59,25 @@ const identifier = (name: string) => `"${name.replaceAll('"', '""')}"`
 const sqlState = (error: unknown) => (error as { code?: unknown } | null)?.code
 
 function inTransaction(statements: readonly string[], options: MigrateOptions): string[] {
+  const fallback = options.owner ? literal(options.owner) : 'current_user'
   return [
-    ...(options.owner ? [`set local role ${identifier(options.owner)}`] : []),
     // A migration that waits for a lock makes everybody behind it wait: give up soon and try again.
     `set local lock_timeout = '3s'`,
     `set local statement_timeout = 0`,
-    `select set_config('stratum.role_prefix', ${literal(options.rolePrefix ?? 'stratum_')}, true)`,
     `select pg_advisory_xact_lock(hashtextextended('stratum.migrate', 0))`,
+    // All in the schema belongs to one role, whoever migrates: functions run as their owner.
+    `select set_config('role', coalesce((${SCHEMA_OWNER}), ${fallback}), true)`,
     ...statements,
   ]
 }
 
-/** Apply in one transaction, again when a lock was not to be had. */
+/** Apply in one transaction, again when a lock was not to be had or another transaction went first. */
 async function apply(connection: MigrationConnection, statements: readonly string[], options: MigrateOptions) {
   for (let attempt = 1; ; attempt++) {
     try {
       return await connection.transaction(inTransaction(statements, options))
     } catch (error) {
-      if (sqlState(error) !== '55P03' || attempt === TRIES) throw error
+      if (!isTransient(error) || attempt === TRIES) throw error
       await new Promise((resolve) => setTimeout(resolve, 200 * attempt))
     }
   }
@@ -103,15 +112,65 @@ async function prepare(connection: MigrationConnection, options: MigrateOptions)
   )
 }
 
+/** Where the embedded class migrated first, the schema is the application's; `npx stratum setup` gives it to its own role. */
+async function handOver(connection: MigrationConnection, options: MigrateOptions) {
+  if (!options.owner) return
+  const [schema] = await connection.query(`select (${SCHEMA_OWNER}) as owner`)
+  if (schema?.['owner'] === options.owner) return
+  const heir = identifier(options.owner)
+  const statements = `
+    select format('alter table %s owner to %s', c.oid::regclass, heir) from pg_class c where c.relnamespace = 'stratum'::regnamespace and c.relkind = 'r'
+    union all
+    select format('alter function %s owner to %s', p.oid::regprocedure, heir) from pg_proc p where p.pronamespace = 'stratum'::regnamespace
+      and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')`
+  await apply(
+    connection,
+    [
+      'set local role none',
+      `alter schema stratum owner to ${heir}`,
+      `do $do$ declare heir text := ${literal(heir)}; change text; begin for change in ${statements} loop execute change; end loop; end $do$`,
+    ],
+    options,
+  )
+}
+
+/** Grants are due too where the edge's role was made after the schema. */
+async function lacksGrants(connection: MigrationConnection): Promise<boolean> {
+  const [control] = await connection.query(
+    `select exists (
+       select from pg_namespace n join pg_roles o on o.oid = n.nspowner join pg_roles r on r.rolname = regexp_replace(o.rolname, 'owner$', 'control')
+       where n.nspname = 'stratum' and o.rolname <> r.rolname and not has_schema_privilege(r.oid, n.oid, 'usage')) as lacking`,
+  )
+  return control?.['lacking'] === true
+}
+
 async function readLedger(connection: MigrationConnection): Promise<Map<string, string>> {
   const rows = await connection.query('select name, hash from stratum.migrations')
   return new Map(rows.map((row) => [String(row['name']), String(row['hash'])]))
 }
 
+/** True when version `a` comes after `b`; both are `major.minor.patch`. */
+function isLater(a: string, b: string): boolean {
+  const [x, y] = [a, b].map((version) => version.split('.').map(Number))
+  const differs = x?.findIndex((part, index) => part !== y?.[index]) ?? -1
+  return differs >= 0 && (x?.[differs] ?? 0) > (y?.[differs] ?? 0)
+}
+
+/** Routines name no version of their own: without this, an older release would put its own in place of newer ones. */
+function checkVersion(ledger: Map<string, string>) {
+  const applied = ledger.get(VERSION_ENTRY)
+  if (applied !== undefined && isLater(applied, VERSION)) {
+    throw stratumError('CONFIGURATION_INVALID', {
+      reason: `The database is newer than this version, ${VERSION}: it was brought to ${applied}. Use that or a later one.`,
+    })
+  }
+}
+
 function checkLedger(ledger: Map<string, string>, states: MigrationFile[]) {
+  checkVersion(ledger)
   const known = new Map(states.map((file) => [file.name, file.hash]))
   for (const [name, hash] of ledger) {
-    if (name.startsWith('routines/')) continue
+    if (name.startsWith('routines/') || name === VERSION_ENTRY) continue
     if (!known.has(name)) {
       throw stratumError('CONFIGURATION_INVALID', {
         reason: `The database is newer than this version: it has migration ${name}. Use the version that applied it, or a later one.`,
@@ -124,23 +183,12 @@ function checkLedger(ledger: Map<string, string>, states: MigrationFile[]) {
   }
 }
 
-const record = (file: MigrationFile) => `insert into stratum.migrations (name, hash) values (${literal(file.name)}, ${literal(file.hash)})`
+const upsert = (entry: { name: string; hash: string }) => `${record(entry)} on conflict (name) do update set hash = excluded.hash, applied_at = now()`
+const record = (file: { name: string; hash: string }) => `insert into stratum.migrations (name, hash) values (${literal(file.name)}, ${literal(file.hash)})`
 
-/**
- * Bring the database to this version. Safe to repeat and to run from several places at once.
- *
- * @returns the names of the files applied
- * @throws CONFIGURATION_INVALID when the server is too old, the database newer than this version, or a migration was altered
- */
-export async function migrate(connection: MigrationConnection, options: MigrateOptions = {}): Promise<string[]> {
-  const [states, routines] = await Promise.all([readFolder('', /^\d{4}_.*\.sql$/), readFolder('routines/', /\.sql$/)])
-  await checkServer(connection)
-  await prepare(connection, options)
-  const ledger = await readLedger(connection)
-  checkLedger(ledger, states)
+async function applyStates(connection: MigrationConnection, states: MigrationFile[], options: MigrateOptions): Promise<string[]> {
   const applied: string[] = []
   for (const file of states) {
-    if (ledger.has(file.name)) continue
     try {
       // Recorded first: where another runner was faster, nothing of the file runs twice.
       await apply(connection, [record(file), 'set local search_path = stratum', ...file.statements], options)
@@ -151,19 +199,34 @@ export async function migrate(connection: MigrationConnection, options: MigrateO
     applied.push(file.name)
     options.onApplied?.(file.name)
   }
-  const changed = routines.filter((file) => ledger.get(file.name) !== file.hash)
-  if (changed.length > 0) {
-    // The grants look at what is there, so they are due whenever anything changed.
-    const due = routines.filter((file) => changed.includes(file) || file.name === GRANTS)
-    await apply(
-      connection,
-      due.flatMap((file) => [...file.statements, `${record(file)} on conflict (name) do update set hash = excluded.hash, applied_at = now()`]),
-      options,
-    )
-    for (const file of due) options.onApplied?.(file.name)
-    applied.push(...due.map((file) => file.name))
-  }
   return applied
+}
+
+/**
+ * Bring the database to this version. Safe to repeat and to run from several places at once.
+ *
+ * @returns the names of the files applied
+ * @throws CONFIGURATION_INVALID when the server is too old, the database newer than this version, or a migration was altered
+ */
+export async function migrate(connection: MigrationConnection, options: MigrateOptions = {}): Promise<string[]> {
+  const root = options.folder ?? FOLDER
+  const [states, routines] = await Promise.all([readFiles(root, '', /^\d{4}_.*\.sql$/), readFiles(root, 'routines/', /\.sql$/)])
+  await checkServer(connection)
+  await prepare(connection, options)
+  await handOver(connection, options)
+  const ledger = await readLedger(connection)
+  checkLedger(ledger, states)
+  const missing = states.filter((file) => !ledger.has(file.name))
+  const applied = await applyStates(connection, missing, options)
+  const changed = routines.filter((file) => ledger.get(file.name) !== file.hash)
+  // The grants look at what is there, so they are due whenever anything changed.
+  const grantsAreDue = changed.length > 0 || (await lacksGrants(connection))
+  const due = routines.filter((file) => changed.includes(file) || (grantsAreDue && file.name === GRANTS))
+  if (due.length > 0) {
+    await apply(connection, [...due.flatMap((file) => [...file.statements, upsert(file)]), upsert({ name: VERSION_ENTRY, hash: VERSION })], options)
+    for (const file of due) options.onApplied?.(file.name)
+  }
+  return [...applied, ...due.map((file) => file.name)]
 }
 
 /** What a `pg` pool or client offers the runner. */

@@ -2,7 +2,7 @@ import { neon, neonConfig } from '@neondatabase/serverless'
 import type { Database } from './database.ts'
 import { callStatement, withOneRetry } from './errors.ts'
 
-/** Milliseconds after which a request to the database is given up; the role's own limit is 10 s. */
+/** Milliseconds after which a request is given up by default; the role's own limit is 10 s. */
 const REQUEST_TIMEOUT = 15_000
 
 // The driver keeps one address rule for the whole process, so local endpoints are told apart by host here.
@@ -25,16 +25,19 @@ export function useLocalEndpoint(databaseUrl: string, endpoint: string) {
  *
  * @param databaseUrl connection string of the role to use
  * @param options.endpoint where the protocol is spoken, if not at Neon: the local stack's `neon_url`
+ * @param options.timeout milliseconds after which a request is given up
  */
-export function neonDatabase(databaseUrl: string, options: { endpoint?: string | undefined } = {}): Database {
+export function neonDatabase(databaseUrl: string, options: { endpoint?: string | undefined; timeout?: number } = {}): Database {
   if (options.endpoint) useLocalEndpoint(databaseUrl, options.endpoint)
   const sql = neon(databaseUrl)
   return {
     call: (operation, actor, input) =>
       withOneRetry(async () => {
-        const fetchOptions = { signal: AbortSignal.timeout(REQUEST_TIMEOUT) }
+        const fetchOptions = { signal: AbortSignal.timeout(options.timeout ?? REQUEST_TIMEOUT) }
         const rows = await sql.query(callStatement(operation), [JSON.stringify(actor), JSON.stringify(input)], { fetchOptions })
-        return rows[0]?.['answer']
+        const [row] = rows
+        if (row?.['answer'] === undefined) throw new TypeError('The endpoint did not answer with the row that was asked for.')
+        return row['answer']
       }),
   }
 }

@@ -18,12 +18,25 @@ export const generatePassword = (): string => Array.from(crypto.getRandomValues(
 /** Limits belong to the roles, so that no client can forget them. The provisioner sets its own. */
 const LIMITS = ["statement_timeout = '10s'", "lock_timeout = '3s'", "idle_in_transaction_session_timeout = '10s'"]
 
-/** Two installers may make the same cluster-wide role at once; the later one finds it there. */
-async function createRole(connection: MigrationConnection, name: string, password: string, attributes: string) {
+/**
+ * Make a role, with its limits or not at all. Two installers may make the same cluster-wide role at once; the
+ * later one finds it there.
+ *
+ * @returns whether it was made here, so that the password is the one given
+ */
+async function createRole(connection: MigrationConnection, name: string, password: string, attributes: string): Promise<boolean> {
   try {
-    await connection.transaction([`create role ${identifier(name)} login password ${literal(password)} ${attributes}`])
+    await connection.transaction([
+      `create role ${identifier(name)} login password ${literal(password)} ${attributes}`,
+      // Without these two options SET ROLE, schema authorization and ownership fail for a role that is no superuser.
+      `grant ${identifier(name)} to current_user with inherit true, set true`,
+      ...LIMITS.map((limit) => `alter role ${identifier(name)} set ${limit}`),
+    ])
+    return true
   } catch (error) {
-    if ((error as { code?: string }).code !== '42710' && (error as { code?: string }).code !== '23505') throw error
+    const { code } = error as { code?: string }
+    if (code === '42710' || code === '23505') return false
+    throw error
   }
 }
 
@@ -36,20 +49,17 @@ async function createRole(connection: MigrationConnection, name: string, passwor
 export async function ensureRoles(connection: MigrationConnection, passwords: Record<RolePart, string>, prefix = 'stratum_'): Promise<RolePart[]> {
   const names = ROLE_PARTS.map((part) => literal(prefix + part)).join(', ')
   const present = new Set((await connection.query(`select rolname from pg_roles where rolname in (${names})`)).map((row) => row['rolname']))
-  const missing = ROLE_PARTS.filter((part) => !present.has(prefix + part))
-  for (const part of missing) {
-    const name = prefix + part
-    await createRole(connection, name, passwords[part], part === 'owner' ? 'createrole createdb' : '')
-    // Without these two options SET ROLE, schema authorization and ownership fail for a role that is no superuser.
-    await connection.transaction([
-      `grant ${identifier(name)} to current_user with inherit true, set true`,
-      ...LIMITS.map((limit) => `alter role ${identifier(name)} set ${limit}`),
-    ])
+  const made: RolePart[] = []
+  for (const part of ROLE_PARTS) {
+    if (present.has(prefix + part)) continue
+    if (await createRole(connection, prefix + part, passwords[part], part === 'owner' ? 'createrole createdb' : '')) made.push(part)
   }
   const [database] = await connection.query('select quote_ident(current_database()) as name')
   await connection.transaction([
+    // Two at once would update the same row of the catalog, and one would fail.
+    `select pg_advisory_xact_lock(hashtextextended('stratum.migrate', 0))`,
     `grant connect, create, temporary on database ${database?.['name']} to ${identifier(`${prefix}owner`)}`,
     `grant connect on database ${database?.['name']} to ${identifier(`${prefix}control`)}, ${identifier(`${prefix}app`)}`,
   ])
-  return missing
+  return made
 }
