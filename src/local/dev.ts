@@ -1,5 +1,5 @@
 /** `npm run dev`: Postgres, the Neon endpoint, migrations, the demo and the Worker, from one command. */
-import { rm, writeFile } from 'node:fs/promises'
+import { rename, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { SignJWT } from 'jose'
@@ -57,6 +57,9 @@ async function requireFreePort(port: number) {
   })
   await new Promise((closed) => server.close(closed))
 }
+
+/** The local servers refuse to start with a sentence of their own. */
+const explain = (error: Error) => Promise.reject(stratumError('CONFIGURATION_INVALID', { reason: error.message }, { cause: error }))
 
 const connectionString = (port: number, part: RolePart, secrets: DevSecrets) =>
   `postgresql://stratum_${part}:${secrets.passwords[part]}@localhost:${port}/${DATABASE}`
@@ -141,14 +144,15 @@ export async function startDev({ port, data, log }: DevOptions): Promise<{ stack
   const stackFile = join(directory, 'dev.json')
   const closers: Array<() => Promise<unknown>> = []
   const stop = async () => {
-    await rm(stackFile, { force: true })
     for (let close = closers.pop(); close !== undefined; close = closers.pop()) await close()
   }
   await requireFreePort(port)
   try {
     const secrets = await loadSecrets(directory)
-    const postgres = await startPostgres({ directory: join(directory, 'postgres'), password: secrets.admin_password })
+    const postgres = await startPostgres({ directory: join(directory, 'postgres'), password: secrets.admin_password }).catch(explain)
     closers.push(() => postgres.stop())
+    // Only now is the directory ours: what a killed run left goes at once, as scripts wait for it to appear.
+    await rm(stackFile, { force: true })
     log(`postgres  127.0.0.1:${postgres.port}`)
     const neon = await startNeonEndpoint({ postgresPort: postgres.port })
     closers.push(() => neon.close())
@@ -166,7 +170,10 @@ export async function startDev({ port, data, log }: DevOptions): Promise<{ stack
     closers.push(() => worker.stop())
     const jwt = await signDevToken(secrets.jwt_secret, { tenant: 'northstar_msp', scope: 'read write' }, 'dev@northstar')
     const stack: DevStack = { url: worker.url, api_key: apiKey, jwt_secret: secrets.jwt_secret, jwt, database_url: databaseUrl, neon_url: neon.url, tenants }
-    await writeFile(stackFile, `${JSON.stringify(stack, null, 2)}\n`, { mode: 0o600 })
+    closers.push(() => rm(stackFile, { force: true }))
+    // Renamed into place: whoever waits for it finds it whole.
+    await writeFile(`${stackFile}.new`, `${JSON.stringify(stack, null, 2)}\n`, { mode: 0o600 })
+    await rename(`${stackFile}.new`, stackFile)
     return { stack, failed: worker.failed, stop }
   } catch (error) {
     await stop()

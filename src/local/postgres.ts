@@ -2,9 +2,9 @@
  * A real PostgreSQL server for development and tests, run from packaged binaries: nothing to
  * install, nothing shared with other servers of the machine. Linux and macOS.
  */
-import { type ChildProcess, spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { access } from 'node:fs/promises'
-import { createServer, type Socket } from 'node:net'
+import { createServer } from 'node:net'
 import { dirname, resolve } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import {
@@ -19,6 +19,7 @@ import {
   type Launch,
   tail,
 } from './postgres-cluster.ts'
+import { onceWeAreGone } from './watchdog.ts'
 
 /** A running server. */
 export interface LocalPostgres {
@@ -167,21 +168,8 @@ function tryStart(child: ChildProcess, log: ((line: string) => void) | undefined
 
 /** Ties the server's life to ours and returns the function that stops it. */
 function superviseServer({ child, exited }: Server, identity: Identity, log: ((line: string) => void) | undefined): () => Promise<void> {
-  // A shell that waits on a pipe only we hold: however this process ends, the pipe closes, and the
-  // shell asks the server for a fast shutdown. It has an own group, to survive what kills ours.
-  const watchdog = spawn('/bin/sh', ['-c', 'read -r _; kill -INT "$0"', String(child.pid)], {
-    ...identity,
-    cwd: '/',
-    stdio: ['pipe', 'ignore', 'ignore'],
-    detached: true,
-  })
-  watchdog.on('error', (error) => log?.(`no watchdog for PostgreSQL: ${error.message}`))
-  watchdog.stdin.on('error', (error) => log?.(`watchdog of PostgreSQL: ${error.message}`))
-  // Neither may keep this process alive; the server's own handle does, until it is stopped.
-  watchdog.unref()
-  ;(watchdog.stdin as unknown as Socket).unref()
-  // With the server gone its id may be given to another process: the watchdog must not outlive it.
-  const gone = exited.then(() => void watchdog.kill('SIGKILL'))
+  const callOff = onceWeAreGone(`kill -INT ${child.pid}`, { user: identity, log })
+  const gone = exited.then(callOff)
   return () => {
     // SIGINT is PostgreSQL's "fast shutdown". False when it is gone already.
     child.kill('SIGINT')

@@ -29,9 +29,21 @@ const makeSecrets = (): DevSecrets => ({
 })
 
 /** Keep the secrets; readable by this user only. */
-export async function saveSecrets(directory: string, secrets: DevSecrets): Promise<void> {
+export async function saveSecrets(directory: string, secrets: DevSecrets, { flag = 'w' } = {}): Promise<void> {
   await mkdir(directory, { recursive: true })
-  await writeFile(pathIn(directory), `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600 })
+  await writeFile(pathIn(directory), `${JSON.stringify(secrets, null, 2)}\n`, { mode: 0o600, flag })
+}
+
+/** Make secrets unless another start on the same directory is doing so: its database would be lost without its own. */
+async function keepNewSecrets(directory: string): Promise<DevSecrets> {
+  const secrets = makeSecrets()
+  try {
+    await saveSecrets(directory, secrets, { flag: 'wx' })
+    return secrets
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+    return loadSecrets(directory)
+  }
 }
 
 /** The secrets of a data directory, made at the first start. */
@@ -41,9 +53,7 @@ export async function loadSecrets(directory: string): Promise<DevSecrets> {
     text = await readFile(pathIn(directory), 'utf8')
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error
-    const secrets = makeSecrets()
-    await saveSecrets(directory, secrets)
-    return secrets
+    return keepNewSecrets(directory)
   }
   try {
     return DevSecrets.parse(JSON.parse(text))

@@ -7,6 +7,7 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { stratumError } from '../core/error-classes.ts'
 import { createClient } from '../sdk/client.ts'
+import { onceWeAreGone } from './watchdog.ts'
 
 export interface WorkerOptions {
   port: number
@@ -68,7 +69,9 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
       if (up && line.trim() !== '' && !line.includes('[wrangler:info]')) options.log(line)
     })
   }
-  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
+  // wrangler outlives its parent otherwise, and keeps the port.
+  const callOff = onceWeAreGone(`kill -s KILL -- -${child.pid}`, { log: options.log })
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve())).then(callOff)
   const failed = ended.then(() => stratumError('CONFIGURATION_INVALID', { reason: `wrangler dev has stopped. It last said:\n${output.trim()}` }))
   const stop = async () => {
     killGroup(child, 'SIGTERM')

@@ -1,0 +1,180 @@
+/** `npm run dev` as a person runs it: a process of its own, a port, a directory, signals. */
+import { type ChildProcess, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdtemp, readdir, readFile, rm, watch } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { neon } from '@neondatabase/serverless'
+import { jwtVerify } from 'jose'
+import pg from 'pg'
+import { afterAll, beforeAll, expect, it } from 'vitest'
+import { useLocalEndpoint } from '../../src/db/neon.ts'
+import { DEV_AUDIENCE, DEV_ISSUER, type DevStack } from '../../src/local/dev.ts'
+import { createClient } from '../../src/sdk/client.ts'
+
+const CLI = new URL('../../src/cli/main.ts', import.meta.url).pathname
+
+interface Run {
+  child: ChildProcess
+  /** All it has written so far. */
+  output(): string
+  /** Its exit code, or the signal that ended it. */
+  ended: Promise<number | NodeJS.Signals | null>
+}
+
+const runs: Run[] = []
+
+function dev(port: number, data: string): Run {
+  const child = spawn(process.execPath, [CLI, 'dev', '--port', String(port), '--data', data], { stdio: ['ignore', 'pipe', 'pipe'] })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => (output += text))
+  const ended = new Promise<number | NodeJS.Signals | null>((resolve) => child.once('close', (code, signal) => resolve(code ?? signal)))
+  const run = { child, output: () => output, ended }
+  runs.push(run)
+  return run
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, 'localhost')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  return typeof address === 'object' && address ? address.port : 0
+}
+
+/** What `dev.json` says, at the moment it appears. */
+async function stackIn(directory: string, run: Run): Promise<DevStack> {
+  const stop = new AbortController()
+  const events = watch(directory, { signal: stop.signal })
+  const early = run.ended.then((code) => Promise.reject(new Error(`dev ended with ${code}:\n${run.output()}`)))
+  const appeared = (async () => {
+    for await (const { filename } of events) {
+      // What a killed run left behind goes first, and that is an event too.
+      if (filename !== 'dev.json' || !(await readdir(directory)).includes('dev.json')) continue
+      return JSON.parse(await readFile(join(directory, 'dev.json'), 'utf8'))
+    }
+  })()
+  try {
+    return await Promise.race([appeared, early])
+  } finally {
+    early.catch(() => {})
+    stop.abort()
+  }
+}
+
+const isOpen = (port: number | string) =>
+  new Promise<boolean>((resolve) => {
+    const socket = connect({ port: Number(port), host: 'localhost' })
+    socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
+    socket.once('connect', () => socket.destroy())
+  })
+const portsOf = ({ url, database_url, neon_url }: DevStack) => [url, database_url, neon_url].map((each) => new URL(each).port)
+const sentence = (run: Run) => run.output().trim().split('\n')
+
+const first = { directory: '', port: 0 }
+const second = { directory: '', port: 0 }
+let stack: DevStack
+let beside: DevStack
+let firstRun: Run
+let secondRun: Run
+
+beforeAll(async () => {
+  for (const each of [first, second]) Object.assign(each, { directory: await mkdtemp(join(tmpdir(), 'stratum-dev-')), port: await freePort() })
+  firstRun = dev(first.port, first.directory)
+  secondRun = dev(second.port, second.directory)
+  ;[stack, beside] = await Promise.all([stackIn(first.directory, firstRun), stackIn(second.directory, secondRun)])
+})
+afterAll(async () => {
+  for (const run of runs) run.child.kill('SIGTERM')
+  await Promise.all(runs.map((run) => run.ended))
+  for (const { directory } of [first, second]) await rm(directory, { recursive: true, force: true })
+})
+
+it('writes dev.json when all answers, and everything in it works', async () => {
+  expect(Object.keys(stack)).toEqual(['url', 'api_key', 'jwt_secret', 'jwt', 'database_url', 'neon_url', 'tenants'])
+  expect(stack.url).toBe(`http://localhost:${first.port}`)
+  const admin = createClient({ baseUrl: stack.url, apiKey: stack.api_key })
+  expect((await admin.getHealth()).database).toMatchObject({ role: 'stratum_control', role_bypasses_row_security: false })
+
+  const slugs = ['acmesec', 'northstar_msp', 'client_alpha', 'client_beta', 'apex_partners', 'client_gamma']
+  expect(Object.keys(stack.tenants).sort()).toEqual(slugs.sort())
+  for (const [slug, id] of Object.entries(stack.tenants)) expect(await admin.getTenantBySlug({ slug })).toMatchObject({ id })
+
+  const context = await createClient({ baseUrl: stack.url, token: stack.jwt }).getContext()
+  expect(context).toMatchObject({ tenant_id: stack.tenants.northstar_msp, principal: { scopes: ['read', 'write'] } })
+  expect(context.config['max_users']).toMatchObject({ value: 1000, inherited: true, source_tenant_id: stack.tenants.acmesec })
+  await jwtVerify(stack.jwt, new TextEncoder().encode(stack.jwt_secret), { issuer: DEV_ISSUER, audience: DEV_AUDIENCE, algorithms: ['HS256'] })
+
+  const owner = new pg.Client(stack.database_url)
+  await owner.connect()
+  const roles = 'select current_user::text as role, pg_get_userbyid(nspowner)::text as owner from pg_namespace where nspname = $1'
+  expect((await owner.query(roles, ['stratum'])).rows).toEqual([{ role: 'stratum_owner', owner: 'stratum_owner' }])
+  await owner.end()
+  useLocalEndpoint(stack.database_url, stack.neon_url)
+  expect(await neon(stack.database_url).query(roles, ['stratum'])).toEqual([{ role: 'stratum_owner', owner: 'stratum_owner' }])
+})
+
+it('answers by the demo tree: a locked key, a permission, a secret for who may read it', async () => {
+  const admin = createClient({ baseUrl: stack.url, apiKey: stack.api_key })
+  const id = stack.tenants.client_alpha ?? ''
+  await expect(admin.setConfig({ id, key: 'data_region', value: 'us' })).rejects.toMatchObject({ code: 'CONFIG_LOCKED' })
+  expect((await admin.resolvePermissions({ id })).permissions['audit:view']).toMatchObject({ mode: 'LOCKED', source_tenant_id: stack.tenants.acmesec })
+  expect((await admin.resolveConfig({ id, reveal: true })).config['smtp_password']).toMatchObject({ value: 'demo-smtp-password' })
+  const member = createClient({ baseUrl: stack.url, token: stack.jwt })
+  await expect(member.resolveConfig({ id, reveal: true })).rejects.toMatchObject({ code: 'SCOPE_REQUIRED' })
+  expect((await member.resolveConfig({ id })).config['smtp_password']).toMatchObject({ value: null, sensitive: true })
+})
+
+it('prints what a person needs, with the key and the commands to try', async () => {
+  await expect.poll(firstRun.output).toContain('Ctrl-C stops it')
+  for (const part of ['Stratum is up.', stack.url, stack.api_key, stack.jwt, `${first.directory}/dev.json`, 'http://northstar-msp.localhost:']) {
+    expect(firstRun.output()).toContain(part)
+  }
+})
+
+it('runs beside another with its own data and keys', async () => {
+  expect(portsOf(stack).filter((port) => portsOf(beside).includes(port))).toEqual([])
+  await expect(createClient({ baseUrl: beside.url, apiKey: stack.api_key }).listTenants()).rejects.toMatchObject({ code: 'API_KEY_INVALID' })
+  await expect(createClient({ baseUrl: beside.url, token: stack.jwt }).getContext()).rejects.toMatchObject({ code: 'TOKEN_INVALID' })
+})
+
+it('says in one sentence that its port is taken, or its data in use, and leaves the one that runs alone', async () => {
+  const elsewhere = await mkdtemp(join(tmpdir(), 'stratum-dev-'))
+  const samePort = dev(first.port, elsewhere)
+  const sameData = dev(await freePort(), first.directory)
+
+  expect(await Promise.all([samePort.ended, sameData.ended])).toEqual([1, 1])
+
+  expect(sentence(samePort)).toEqual([`stratum: Port ${first.port} is in use; choose another with --port.`])
+  expect(sentence(sameData)).toEqual([
+    expect.stringMatching(/^stratum: A PostgreSQL server \(process \d+\) already runs on .*: stop it, or choose another directory with --data\.$/),
+  ])
+  expect(await readdir(elsewhere)).toEqual([])
+  await rm(elsewhere, { recursive: true })
+  expect(JSON.parse(await readFile(join(first.directory, 'dev.json'), 'utf8'))).toEqual(stack)
+  expect((await createClient({ baseUrl: stack.url, apiKey: stack.api_key }).getHealth()).database).toBeDefined()
+})
+
+it('stops everything on SIGINT and takes dev.json away', async () => {
+  expect(await Promise.all(portsOf(stack).map(isOpen))).toEqual([true, true, true])
+  firstRun.child.kill('SIGINT')
+  expect(await firstRun.ended).toBe(0)
+  expect(await Promise.all(portsOf(stack).map(isOpen))).toEqual([false, false, false])
+  expect(await readdir(first.directory)).not.toContain('dev.json')
+})
+
+it('finds its data and its key again, even after it was killed', async () => {
+  const admin = createClient({ baseUrl: beside.url, apiKey: beside.api_key })
+  const kept = await admin.createTenant({ slug: 'kept', name: 'Kept' })
+  secondRun.child.kill('SIGKILL')
+  expect(await secondRun.ended).toBe('SIGKILL')
+  // What it started notices by itself, and there is no event of theirs to wait for.
+  for (const port of portsOf(beside)) await expect.poll(() => isOpen(port), { timeout: 10_000 }).toBe(false)
+
+  const again = await stackIn(second.directory, dev(second.port, second.directory))
+
+  expect(again).toMatchObject({ url: beside.url, api_key: beside.api_key, jwt_secret: beside.jwt_secret, tenants: beside.tenants })
+  expect(await createClient({ baseUrl: again.url, apiKey: again.api_key }).getTenantBySlug({ slug: 'kept' })).toMatchObject({ id: kept.id })
+}, 60_000)
