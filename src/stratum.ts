@@ -26,6 +26,7 @@ export interface PoolLike extends QueryablePool {
   connect(): Promise<{ query(text: string): Promise<{ rows: Array<Record<string, unknown>> }>; release(): void }>
 }
 
+/** How to make a {@link Stratum}: over which connection, with which keys. */
 export interface StratumOptions {
   /** A `pg` Pool; it stays yours to close. Give this or `databaseUrl`. */
   pool?: PoolLike
@@ -58,6 +59,7 @@ export interface ListOptions {
   status?: 'active' | 'suspended' | 'archived'
   include_archived?: boolean
 }
+/** One page of a list. `next_cursor` is null on the last one. */
 export interface Page<T> {
   data: T[]
   next_cursor: string | null

@@ -4,6 +4,7 @@ import { stratumError } from '../core/error-classes.ts'
 import { isErrorCode, type StratumError } from '../core/errors.ts'
 import { endpointList, type endpoints } from '../features/endpoints.ts'
 
+/** How to make a {@link StratumClient}: which service, with which credential. */
 export interface ClientOptions {
   /** Where the service is, e.g. `https://stratum.example.com`, or with a path prefix that names a tenant. */
   baseUrl: string
@@ -61,7 +62,11 @@ async function send(endpoint: Endpoint, input: Record<string, unknown>, options:
     throw stratumError('SERVER_UNREACHABLE', { reason: 'the connection failed' }, { cause: error })
   }
   if (!response.ok) throw await toError(response)
-  return response.json()
+  try {
+    return await response.json()
+  } catch (error) {
+    throw stratumError('SERVER_UNREACHABLE', { reason: `HTTP status ${response.status} without an answer of the API` }, { cause: error })
+  }
 }
 
 /** Make a client of a Stratum service. */
