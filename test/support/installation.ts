@@ -113,8 +113,9 @@ export async function createInstallation(): Promise<Installation> {
     app: urlOf('stratum_app', PASSWORDS.app),
   }
   const owner = new pg.Pool({ connectionString: urls.owner, max: 4 })
-  // Dropping the database ends idle connections; that is no failure of a test.
+  // Dropping the database ends connections that are idle or still closing; that is no failure of a test.
   owner.on('error', () => {})
+  owner.on('connect', (client) => client.on('error', () => {}))
   const services: Services = {
     db: neonDatabase(urls.control, { endpoint: neonEndpoint }),
     secrets: new Secrets(parseKeyRing(masterKeys, { variable: 'masterKeys', bytes: 32, exact: true })),
