@@ -22,8 +22,7 @@ describe('the page', () => {
 
   test('explains credentials, errors and lists', () => {
     for (const id of ['authentication', 'errors', 'lists', 'schemas']) expect(page).toContain(`<h2 id="${id}">`)
-    for (const words of ['x-api-key', 'Authorization: Bearer', 'next_cursor', 'has_more', 'request_id'])
-      expect(textOf(page)).toContain(words)
+    for (const words of ['x-api-key', 'Authorization: Bearer', 'next_cursor', 'has_more', 'request_id']) expect(textOf(page)).toContain(words)
   })
 
   test('loads nothing, runs nothing and styles nothing from elsewhere', () => {
@@ -112,9 +111,7 @@ describe('operations', () => {
       expect(command).toContain(method === 'GET' ? 'curl "' : `curl -X ${method} "`)
       const url = /"\$STRATUM_URL\/api\/v1([^"?]*)/.exec(command)?.[1] ?? ''
       const names = path.split('/')
-      const given = Object.fromEntries(
-        url.split('/').flatMap((part, index) => (names[index]?.startsWith(':') ? [[names[index].slice(1), part]] : [])),
-      )
+      const given = Object.fromEntries(url.split('/').flatMap((part, index) => (names[index]?.startsWith(':') ? [[names[index].slice(1), part]] : [])))
       expect([id, params.safeParse(given).error]).toEqual([id, undefined])
       const sent = / -d '(.*)'$/.exec(command)?.[1]
       expect(sent === undefined).toBe(Object.keys(body.shape).length === 0)

@@ -7,9 +7,7 @@ import { type JsonSchema, type OpenApiOperation, openApiDocument } from '../../s
 
 const document = openApiDocument(endpointList, { version: '1.2.3' })
 const { paths, components } = document
-const operations = Object.entries(paths).flatMap(([path, item]) =>
-  Object.entries(item).map(([method, operation]) => ({ path, method, operation })),
-)
+const operations = Object.entries(paths).flatMap(([path, item]) => Object.entries(item).map(([method, operation]) => ({ path, method, operation })))
 
 const operation = (id: string): OpenApiOperation => {
   const found = operations.find((candidate) => candidate.operation.operationId === id)
@@ -46,9 +44,7 @@ describe('the document', () => {
 
   test('is served under /api/v1 of the host that serves it, or of the one it is told', () => {
     expect(document.servers).toEqual([{ url: '/api/v1' }])
-    expect(openApiDocument([], { version: '1', serverUrl: 'https://api.example.com/' }).servers).toEqual([
-      { url: 'https://api.example.com/api/v1' },
-    ])
+    expect(openApiDocument([], { version: '1', serverUrl: 'https://api.example.com/' }).servers).toEqual([{ url: 'https://api.example.com/api/v1' }])
   })
 
   test('holds JSON only, and reads the same each time and in whatever order the operations come', () => {
@@ -162,16 +158,11 @@ describe('schemas', () => {
       additionalProperties: { $ref: '#/components/schemas/ConfigEntry' },
     })
     expect(outputOf('getRoot')).toEqual({ $ref: '#/components/schemas/VisibleTenant' })
-    expect(components.schemas.VisibleTenant?.anyOf).toEqual([
-      { $ref: '#/components/schemas/Tenant' },
-      { $ref: '#/components/schemas/TenantOutline' },
-    ])
+    expect(components.schemas.VisibleTenant?.anyOf).toEqual([{ $ref: '#/components/schemas/Tenant' }, { $ref: '#/components/schemas/TenantOutline' }])
     expect(components.schemas.Tenant).not.toHaveProperty('additionalProperties')
     expect(components.schemas.TenantOutline).toHaveProperty('additionalProperties', false)
     expect(property(components.schemas.ConfigEntry ?? {}, 'value')).toEqual({ $ref: '#/components/schemas/Json' })
-    expect(Object.keys(components.schemas)).toEqual(
-      expect.arrayContaining(['TenantContext', 'PermissionPolicy', 'ResolvedPermission', 'ApiKey', 'Error']),
-    )
+    expect(Object.keys(components.schemas)).toEqual(expect.arrayContaining(['TenantContext', 'PermissionPolicy', 'ResolvedPermission', 'ApiKey', 'Error']))
   })
 
   test('that contain themselves without a name are refused', () => {
@@ -190,8 +181,7 @@ describe('schemas', () => {
 
   test('come out whole when one schema serves several operations', () => {
     const Item = z.object({ id: Uuid })
-    const make = (id: string, output: z.ZodType) =>
-      endpoint({ id, method: 'GET', path: `/${id}`, tag: 'items', summary: id, scope: 'read', output })
+    const make = (id: string, output: z.ZodType) => endpoint({ id, method: 'GET', path: `/${id}`, tag: 'items', summary: id, scope: 'read', output })
     const { paths } = openApiDocument([make('item', Item), make('items', z.object({ items: z.array(Item) }))], { version: '1' })
     expect(JSON.stringify(paths)).not.toMatch(/"\$ref":"#\/components\/schemas\/(?!Error)/)
   })
