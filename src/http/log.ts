@@ -41,9 +41,12 @@ export const requestLog =
     })
   }
 
-/** The kind of failure. A server's own words may quote values, so of those only the SQLSTATE is told. */
+/**
+ * The kind of failure. A server's own words may quote what it was sent: of the database's only the SQLSTATE
+ * is told, of others what stands before a colon.
+ */
 function describeCause(error: Error): string {
   const cause = error.cause instanceof Error ? error.cause : error
   const { code } = cause as { code?: unknown }
-  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? `SQLSTATE ${code}` : `${cause.name}: ${cause.message}`
+  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? `SQLSTATE ${code}` : `${cause.name}: ${cause.message.split(':')[0]?.slice(0, 200)}`
 }

@@ -2,7 +2,7 @@
 import * as z from 'zod'
 import { type Endpoint, flag } from '../core/endpoint.ts'
 import { CATALOGUE, type ErrorCode } from '../core/errors.ts'
-import { JsonValue } from '../core/json.ts'
+import { AnyJson, JsonValue } from '../core/json.ts'
 import { Scope } from '../core/scopes.ts'
 import * as config from '../features/config/contract.ts'
 import * as context from '../features/context/contract.ts'
@@ -63,7 +63,7 @@ const json = (schema: JsonSchema): Content => ({ 'application/json': { schema } 
 function namedSchemas(): Map<z.ZodType, string> {
   const exported = [tenants, config, permissions, keys, context].flatMap((module): Array<[string, unknown]> => Object.entries(module))
   const names = new Map<z.ZodType, string>()
-  for (const [name, schema] of [['Json', JsonValue], ['Scope', Scope], ...exported] as const) {
+  for (const [name, schema] of [['Json', AnyJson], ['Scope', Scope], ...exported] as const) {
     if (!(schema instanceof z.ZodType) || names.has(schema)) continue
     if ([...names.values()].includes(name)) throw new Error(`Two contracts export a schema ${name}: rename one`)
     names.set(schema, name)
@@ -77,7 +77,7 @@ const ANY_VALUE = 'Any JSON value. One that is sent takes at most 64 KiB as text
 function tidy({ zodSchema, jsonSchema }: { zodSchema: z.core.$ZodTypes; jsonSchema: JsonSchema }): void {
   const { def } = zodSchema._zod
   const is = (schema: z.ZodType) => Object.is(zodSchema, schema)
-  if (is(JsonValue)) jsonSchema.description = ANY_VALUE
+  if (is(AnyJson) || is(JsonValue)) jsonSchema.description = ANY_VALUE
   if (is(flag)) {
     delete jsonSchema.anyOf
     jsonSchema.type = 'boolean'
@@ -94,17 +94,6 @@ function tidy({ zodSchema, jsonSchema }: { zodSchema: z.core.$ZodTypes; jsonSche
   if (def.type === 'default') jsonSchema.default = JSON.parse(JSON.stringify(def.defaultValue))
 }
 
-/** What `z.json()` becomes; it is a new recursive schema each time it is called. */
-const ANY_JSON = JSON.stringify({
-  anyOf: [
-    ...['string', 'number', 'boolean', 'null'].map((type) => ({ type })),
-    ...[
-      { type: 'array', items: { $ref: '#' } },
-      { type: 'object', additionalProperties: { $ref: '#' } },
-    ],
-  ],
-})
-
 /** Convert schemas to JSON Schema, named ones to references; `components` holds what the references name. */
 function convert(io: 'input' | 'output', parts: Record<string, z.ZodType>, names: Iterable<[z.ZodType, string]>) {
   const registry = z.registry<{ id: string }>()
@@ -113,17 +102,9 @@ function convert(io: 'input' | 'output', parts: Record<string, z.ZodType>, names
   registry.add(z.object(parts), { id: '.' })
   const { schemas } = z.toJSONSchema(registry, { io, unrepresentable: 'any', override: tidy, uri: (id) => SCHEMAS + id })
   const { '.': root, __shared, ...components } = schemas as Record<string, JsonSchema>
-  for (const [name, shared] of Object.entries(__shared?.$defs ?? {})) {
-    const self = `${SCHEMAS}__shared#/$defs/${name}`
-    if (JSON.stringify(shared).replaceAll(self, '#') !== ANY_JSON)
-      throw new Error(`A schema contains itself without a name (${io}): export it from its contract`)
-  }
+  if (Object.keys(__shared?.$defs ?? {}).length > 0) throw new Error(`A schema contains itself without a name (${io}): export it from its contract`)
   const clean = (value: unknown): Record<string, JsonSchema> =>
-    JSON.parse(JSON.stringify(value), (key, item) => {
-      if (typeof item !== 'string') return item
-      if (key === '$schema' || key === '$id') return undefined
-      return key === '$ref' && item.startsWith(`${SCHEMAS}__shared`) ? `${SCHEMAS}Json` : item
-    })
+    JSON.parse(JSON.stringify(value), (key, item) => ((key === '$schema' || key === '$id') && typeof item === 'string' ? undefined : item))
   return { parts: clean(root?.properties ?? {}), components: clean(components) }
 }
 
@@ -131,10 +112,10 @@ function convert(io: 'input' | 'output', parts: Record<string, z.ZodType>, names
 function convertAll(endpoints: readonly Endpoint[]) {
   const names = namedSchemas()
   // an object with defaults reads differently as input and as output, so only plain values are shared by both sides
-  const plain = [...names].filter(([schema]) => schema instanceof z.ZodEnum || schema instanceof z.ZodString || Object.is(schema, JsonValue))
+  const plain = [...names].filter(([schema]) => schema instanceof z.ZodEnum || schema instanceof z.ZodString)
   const select = (...parts: Array<'params' | 'query' | 'body' | 'output'>) =>
     Object.fromEntries(endpoints.flatMap((endpoint) => parts.map((part) => [`${endpoint.id}.${part}`, endpoint[part]])))
-  const input = convert('input', select('params', 'query', 'body'), plain)
+  const input = convert('input', select('params', 'query', 'body'), [...plain, [JsonValue, 'Json']])
   const output = convert('output', select('output'), names)
   return { parts: { ...input.parts, ...output.parts }, components: { ...output.components, ...input.components } }
 }

@@ -5,6 +5,7 @@ import { looksLikeApiKey } from '../auth/api-keys.ts'
 import type { Credential, NamedTenant } from '../core/actor.ts'
 import type { Endpoint } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
+import { StratumError } from '../core/errors.ts'
 import type { Services } from '../features/operation.ts'
 import { identifyHost, identifyName } from '../resolver/identify.ts'
 
@@ -21,7 +22,7 @@ export async function readCredential(request: Request, { tokens, apiKeys }: Serv
   if (authorization !== null && apiKey !== null) throw stratumError('CREDENTIALS_AMBIGUOUS')
   if (apiKey === null && authorization === null) return null
   const bearer = authorization === null ? apiKey : /^bearer +(\S+) *$/i.exec(authorization)?.[1]
-  if (!bearer) throw stratumError('TOKEN_INVALID', { reason: 'the Authorization header must read "Bearer" and one token' })
+  if (bearer === undefined || bearer === null) throw stratumError('TOKEN_INVALID', { reason: 'the Authorization header must read "Bearer" and one token' })
   if (looksLikeApiKey(bearer)) return { type: 'api_key', hashes: await apiKeys.hashes(bearer) }
   if (apiKey !== null || bearer.startsWith('sk_')) throw stratumError('API_KEY_INVALID')
   return tokens.verify(bearer)
@@ -50,19 +51,16 @@ async function readText(request: Request): Promise<string> {
   const decoder = new TextDecoder('utf-8', { fatal: true })
   let text = ''
   let bytes = 0
-  for await (const chunk of request.body ?? []) {
-    bytes += chunk.byteLength
-    if (bytes > MAXIMUM_BODY_BYTES) throw tooLarge()
-    text += decodeChunk(decoder, chunk)
-  }
-  return text + decodeChunk(decoder)
-}
-
-function decodeChunk(decoder: TextDecoder, chunk?: Uint8Array): string {
   try {
-    return chunk ? decoder.decode(chunk, { stream: true }) : decoder.decode()
-  } catch {
-    throw stratumError('INVALID_JSON')
+    for await (const chunk of request.body ?? []) {
+      bytes += chunk.byteLength
+      if (bytes > MAXIMUM_BODY_BYTES) throw tooLarge()
+      text += decoder.decode(chunk, { stream: true })
+    }
+    return text + decoder.decode()
+  } catch (cause) {
+    // It is not UTF-8, or the sender broke off.
+    throw cause instanceof StratumError ? cause : stratumError('INVALID_JSON', {}, { cause })
   }
 }
 
@@ -76,10 +74,13 @@ async function readBody(request: Request): Promise<unknown> {
   }
 }
 
+/** Messages and paths name keys of the input, which may be as long and as many as the body allows. */
+const brief = (text: string) => (text.length > 300 ? `${text.slice(0, 299)}…` : text)
+
 function check<T extends z.ZodType>(schema: T, value: unknown, code: 'INVALID_REQUEST' | 'VALIDATION_FAILED'): z.output<T> {
   const parsed = schema.safeParse(value)
   if (parsed.success) return parsed.data
-  const issues = parsed.error.issues.slice(0, 20).map((issue) => ({ path: issue.path.join('.'), message: issue.message }))
+  const issues = parsed.error.issues.slice(0, 20).map((issue) => ({ path: brief(issue.path.join('.')), message: brief(issue.message) }))
   const [first] = issues
   throw stratumError(code, { reason: first ? `${first.path === '' ? '' : `${first.path}: `}${first.message.replace(/\.$/, '')}` : 'unknown', issues })
 }

@@ -1,0 +1,68 @@
+/** Every operation is one HTTP request to the database, authorization included, whether it succeeds or is refused. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Endpoint } from '../../src/core/endpoint.ts'
+import { endpointList } from '../../src/features/endpoints.ts'
+import { ask } from '../support/answers.ts'
+import { callEndpoint, createTarget, createWorld, SAMPLES, type Sample, type Target, type World } from '../support/cells.ts'
+import { createInstallation, type Installation } from '../support/installation.ts'
+
+let installation: Installation
+let world: World
+let target: Target
+beforeAll(async () => {
+  installation = await createInstallation()
+  world = await createWorld(installation)
+  target = await createTarget(installation, world)
+})
+afterAll(() => installation.close())
+
+/** The only ways through an endpoint that ask the database nothing: nobody was named who could be judged. */
+const WITHOUT_A_REQUEST = {
+  'no credential': {},
+  'two credentials': { authorization: 'Bearer a.b.c', 'x-api-key': `sk_test_${'A'.repeat(43)}` },
+  'text that is no API key': { 'x-api-key': 'sk_test_short' },
+  'a scheme that is not Bearer': { authorization: 'Basic dXNlcjpwYXNz' },
+  'a token that is not signed': { authorization: 'Bearer eyJhbGciOiJub25lIn0.e30.' },
+}
+
+const sampleOf = (endpoint: Endpoint): Sample => SAMPLES[endpoint.id as keyof typeof SAMPLES]
+const cells = endpointList.map((endpoint) => [endpoint.id, endpoint] as const)
+
+async function expectSuccess(endpoint: Endpoint, apiKeyOf: (tenantId: string) => Promise<string> | string) {
+  const fresh = await createTarget(installation, world, sampleOf(endpoint))
+  const apiKey = await apiKeyOf(fresh.id)
+  const outcome = await callEndpoint(installation, endpoint, sampleOf(endpoint).input(fresh, world), { apiKey })
+  expect(`${outcome.status} ${outcome.text.slice(0, 300)}`).toMatch(new RegExp(`^${endpoint.status} `))
+  expect(outcome.requests).toBe(1)
+}
+
+describe.each(cells)('%s', (_, endpoint) => {
+  it("succeeds in one request for an admin of the tenant's parent", () => expectSuccess(endpoint, () => world.keys.parent))
+
+  const beyondItself = endpoint.reach.some(({ kind }) => kind === 'parent')
+  if (!beyondItself) {
+    it('succeeds in one request for an admin of the tenant itself', () => expectSuccess(endpoint, (tenantId) => installation.apiKey(tenantId)))
+  }
+
+  it('is refused in one request for a body or query that cannot be read', async () => {
+    const path = `/api/v1${endpoint.path.replace(/:\w+/g, '0')}?nonsense=1`
+    const hasBody = endpoint.method !== 'GET' && endpoint.method !== 'DELETE'
+    const before = installation.databaseRequests()
+    const answer = await ask(installation.fetch, path, { method: endpoint.method, apiKey: world.keys.parent, ...(hasBody ? { body: '{' } : {}) })
+    expect(answer.status).toBe(400)
+    expect(installation.databaseRequests() - before).toBe(1)
+  })
+
+  it.each(Object.entries(WITHOUT_A_REQUEST))('asks the database nothing for %s', async (_name, headers) => {
+    const outcome = await callEndpoint(installation, endpoint, sampleOf(endpoint).input(target, world), { headers })
+    expect([200, 400, 401]).toContain(outcome.status)
+    expect(outcome.status === 200).toBe(endpoint.open === true && Object.keys(headers).length === 0)
+    expect(outcome.requests).toBe(0)
+  })
+})
+
+it('reads documents and meets unknown routes without asking the database', async () => {
+  const before = installation.databaseRequests()
+  for (const path of ['/docs', '/api/v1/openapi.json', '/api/v1/nothing', '/']) await ask(installation.fetch, path, { apiKey: world.keys.global })
+  expect(installation.databaseRequests()).toBe(before)
+})
