@@ -994,7 +994,8 @@ CREATE OR REPLACE FUNCTION stratum.require_active_within(who jsonb, t stratum.te
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  if t.id is null or not stratum.within(t.path, (select top.path from tenants top where top.id = (who ->> 'top')::uuid)) then
+  if t.id is null or who ->> 'top' is not null
+    and not exists (select from tenants top where top.id = (who ->> 'top')::uuid and stratum.within(t.path, top.path)) then
     perform stratum.fail('TENANT_NOT_FOUND');
   end if;
   perform stratum.require_status(t, '{active}', required);
@@ -1132,9 +1133,10 @@ begin
   end if;
   if named is not null then
     who := stratum.narrow(who, jsonb_build_array(jsonb_build_object('source', 'resolved', 'tenant', named)));
-  else
+  elsif bearer is not null then
     named := (who ->> 'top')::uuid;
   end if;
+  -- never the caller's own tenant: what it asked about names none
   if named is null then perform stratum.fail('TENANT_REQUIRED'); end if;
   return stratum.context_json(who, named);
 end $function$;
@@ -1282,6 +1284,23 @@ begin
     order by d.path for update of p);
   delete from permission_policies where id = any (revoked);
   return revoked;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.roots_between(first_path stratum.ltree, end_path stratum.ltree, statuses text[], wanted integer)
+ RETURNS stratum.tenants[]
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return array(
+    with recursive hop as (
+      (select t as root from tenants t where t.path >= first_path and t.path < end_path order by t.path limit 1)
+      union all
+      select (select t from tenants t where t.path >= stratum.subtree_end((hop.root).path) and t.path < end_path order by t.path limit 1)
+      from hop where (hop.root).id is not null
+    )
+    select hop.root from hop where (hop.root).parent_id is null and (hop.root).status = any (statuses) limit wanted);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.set_config(actor jsonb, input jsonb)
@@ -1452,12 +1471,14 @@ begin
   elsif below_top then
     after := top;
   end if;
-  select coalesce(array_agg(page.t), '{}') into rows from (
-    select t from tenants t
-    where t.path >= coalesce(after, first_path) and t.path < end_path and t.path <> coalesce(after, ''::ltree)
-      and t.status = any (statuses) and (not roots_only or t.parent_id is null)
-    order by t.path limit wanted + 1
-  ) as page;
+  if roots_only then
+    rows := stratum.roots_between(coalesce(stratum.subtree_end(after), first_path), end_path, statuses, wanted + 1);
+  else
+    rows := array(
+      select t from tenants t
+      where t.path >= coalesce(after, first_path) and t.path < end_path and t.path <> coalesce(after, ''::ltree) and t.status = any (statuses)
+      order by t.path limit wanted + 1);
+  end if;
   return jsonb_build_object(
     'data', (select coalesce(jsonb_agg(stratum.tenant_json(r) order by r.path), '[]') from unnest(rows[:wanted]) as r),
     'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);

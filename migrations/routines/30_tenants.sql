@@ -68,7 +68,8 @@ end $$;
 create or replace function stratum.require_active_within(who jsonb, t stratum.tenants, required text) returns void
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 begin
-  if t.id is null or not stratum.within(t.path, (select top.path from tenants top where top.id = (who ->> 'top')::uuid)) then
+  if t.id is null or who ->> 'top' is not null
+    and not exists (select from tenants top where top.id = (who ->> 'top')::uuid and stratum.within(t.path, top.path)) then
     perform stratum.fail('TENANT_NOT_FOUND');
   end if;
   perform stratum.require_status(t, '{active}', required);
@@ -160,13 +161,13 @@ create or replace function stratum.roots_between(first_path stratum.ltree, end_p
 language plpgsql stable set search_path = stratum, pg_temp as $$
 begin
   return array(
-    with recursive top as (
-      (select t from tenants t where t.path >= first_path and t.path < end_path order by t.path limit 1)
+    with recursive hop as (
+      (select t as root from tenants t where t.path >= first_path and t.path < end_path order by t.path limit 1)
       union all
-      select (select t from tenants t where t.path >= stratum.subtree_end((top.t).path) and t.path < end_path order by t.path limit 1)
-      from top where (top.t).id is not null
+      select (select t from tenants t where t.path >= stratum.subtree_end((hop.root).path) and t.path < end_path order by t.path limit 1)
+      from hop where (hop.root).id is not null
     )
-    select t from top where (top.t).parent_id is null and (top.t).status = any (statuses) limit wanted);
+    select hop.root from hop where (hop.root).parent_id is null and (hop.root).status = any (statuses) limit wanted);
 end $$;
 --> statement-breakpoint
 -- A page in tree order, each parent before its children, as { data, next }. `next` is the place to go on

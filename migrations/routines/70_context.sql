@@ -56,9 +56,10 @@ begin
   end if;
   if named is not null then
     who := stratum.narrow(who, jsonb_build_array(jsonb_build_object('source', 'resolved', 'tenant', named)));
-  else
+  elsif bearer is not null then
     named := (who ->> 'top')::uuid;
   end if;
+  -- never the caller's own tenant: what it asked about names none
   if named is null then perform stratum.fail('TENANT_REQUIRED'); end if;
   return stratum.context_json(who, named);
 end $$;

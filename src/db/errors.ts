@@ -28,8 +28,8 @@ export const isTransient = (error: unknown): boolean => ['55P03', '40P01', '4000
 
 /** The server said no before running anything: login, missing database, too many connections, shutdown. */
 const isUnavailable = (sqlState: string) => /^(08|28|57P|53)/.test(sqlState) || sqlState === '3D000'
-/** A function, table or schema that this version calls is not there. */
-const isOutdated = (sqlState: string) => ['42883', '42P01', '3F000'].includes(sqlState)
+/** A function, table or schema that this version calls is not there, or not granted to the role. */
+const isOutdated = (sqlState: string) => ['42883', '42P01', '3F000', '42501'].includes(sqlState)
 
 /**
  * The error of the catalogue for whatever a driver threw. SQL, parameters and the server's own words stay

@@ -1,10 +1,3 @@
-/** `stratum-edge/sdk`: the typed client, the error classes, and the tenant of the current request. */
-export * from '../core/error-classes.ts'
-export { CATALOGUE, type ErrorCode, type ErrorDetails, StratumError } from '../core/errors.ts'
-export type { ConfigEntry } from '../features/config/contract.ts'
-export type { Principal, TenantContext } from '../features/context/contract.ts'
-export type { ApiKey } from '../features/keys/contract.ts'
-export type { PermissionPolicy, ResolvedPermission } from '../features/permissions/contract.ts'
-export type { Tenant, TenantOutline, VisibleTenant } from '../features/tenants/contract.ts'
+/** `stratum-edge/sdk` for servers: the typed client, the error classes, and the tenant of the current request. */
 export { getTenantContext, runWithTenant } from '../tenant-scope.ts'
-export { type ClientOptions, createClient, type StratumClient } from './client.ts'
+export * from './browser.ts'

@@ -169,6 +169,24 @@ describe('installed', () => {
   }, 60_000)
 })
 
+describe('the entry for browsers', () => {
+  it('needs nothing of Node, however deep', async () => {
+    const seen = new Set<string>()
+    const bare = new Set<string>()
+    const read = async (file: string): Promise<void> => {
+      if (seen.has(file)) return
+      seen.add(file)
+      for (const [, from = ''] of (await readFile(file, 'utf8')).matchAll(/(?:from|import) '([^']+)'/g)) {
+        if (from.startsWith('.')) await read(join(dirname(file), from))
+        else bare.add(from)
+      }
+    }
+    await read(join(installed, 'dist/sdk/browser.js'))
+    expect(seen.size).toBeGreaterThan(5)
+    expect([...bare]).toEqual(['zod'])
+  })
+})
+
 describe('every export has a docstring', () => {
   const declarations = async (file: string) => readFile(join(installed, 'dist', file), 'utf8')
 
@@ -186,10 +204,9 @@ describe('every export has a docstring', () => {
     }))
   const DECLARED = /(\*\/\n)?^export (?:declare )?(?:abstract )?(?:const|class|function|type|interface) (\w+)/gm
 
-  it.each(['index.d.ts', 'sdk/index.d.ts'])('of %s', async (entry) => {
+  it.each(['index.d.ts', 'sdk/index.d.ts', 'sdk/browser.d.ts'])('of %s', async (entry) => {
     const text = await declarations(entry)
     const modules = exportsOf(entry, text)
-    expect(modules.length).toBeGreaterThan(5)
     expect(text.match(/^export /gm)).toHaveLength(modules.length)
     const bare: string[] = []
     for (const { file, names } of modules) {
