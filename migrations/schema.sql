@@ -59,6 +59,16 @@ create table stratum.changes (
   constraint changes_kind_check CHECK ((kind = ANY (ARRAY['subtree'::text, 'host'::text, 'principal'::text, 'issuer'::text, 'definitions'::text, 'installation'::text])))
 );
 
+create table stratum.config_definitions (
+  key text not null,
+  schema jsonb not null,
+  default_value jsonb,
+  description text default ''::text not null,
+  sensitive boolean default false not null,
+  updated_at timestamp with time zone default now() not null,
+  constraint config_definitions_pkey PRIMARY KEY (key)
+);
+
 create table stratum.config_entries (
   tenant_id uuid not null,
   key text not null,
@@ -71,7 +81,23 @@ create table stratum.config_entries (
   constraint config_entries_pkey PRIMARY KEY (tenant_id, key),
   constraint config_entries_data_key_fkey FOREIGN KEY (tenant_id, data_key_id) REFERENCES stratum.data_keys(tenant_id, id),
   constraint config_entries_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id),
+  constraint config_entries_key_check CHECK ((key ~ '^[A-Za-z][A-Za-z0-9_.:-]{0,254}$'::text)),
+  constraint config_entries_size_check CHECK (((octet_length((value)::text) <= 65536) AND (octet_length(ciphertext) <= 98304))),
   constraint config_entries_value_check CHECK ((((value IS NULL) <> (ciphertext IS NULL)) AND ((ciphertext IS NULL) = (data_key_id IS NULL))))
+);
+
+create table stratum.config_history (
+  id bigint generated always as identity not null,
+  tenant_id uuid not null,
+  key text not null,
+  value jsonb,
+  ciphertext text,
+  data_key_id uuid,
+  locked boolean not null,
+  changed_at timestamp with time zone default clock_timestamp() not null,
+  actor jsonb not null,
+  constraint config_history_pkey PRIMARY KEY (id),
+  constraint config_history_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id)
 );
 
 create table stratum.data_keys (
@@ -84,9 +110,25 @@ create table stratum.data_keys (
   constraint data_keys_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id)
 );
 
+create table stratum.definitions_lock (
+  never boolean
+);
+
+create table stratum.idempotency_keys (
+  principal text not null,
+  operation text not null,
+  key text not null,
+  input_hash text not null,
+  answer jsonb,
+  created_at timestamp with time zone default now() not null,
+  constraint idempotency_keys_pkey PRIMARY KEY (principal, operation, key)
+);
+
 create table stratum.installation (
   singleton boolean default true not null,
   reserved_subdomains text[] default '{www,api,admin,app,auth,login,mail,static,assets,cdn,docs,status,support,localhost}'::text[] not null,
+  definitions_version bigint default 0 not null,
+  strict_config boolean default false not null,
   feed_epoch uuid default gen_random_uuid() not null,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_singleton CHECK (singleton)
@@ -103,6 +145,7 @@ create table stratum.operations (
   name text not null,
   scope text not null,
   reach jsonb not null,
+  also_scope jsonb,
   constraint operations_pkey PRIMARY KEY (name)
 );
 
@@ -127,8 +170,30 @@ create table stratum.permission_policies (
   constraint permission_policies_pkey PRIMARY KEY (id),
   constraint permission_policies_tenant_id_key_key UNIQUE (tenant_id, key),
   constraint permission_policies_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id),
+  constraint permission_policies_key_check CHECK ((key ~ '^[A-Za-z][A-Za-z0-9_.:-]{0,254}$'::text)),
   constraint permission_policies_mode_check CHECK ((mode = ANY (ARRAY['LOCKED'::text, 'INHERITED'::text, 'DELEGATED'::text]))),
-  constraint permission_policies_revocation_mode_check CHECK ((revocation_mode = ANY (ARRAY['CASCADE'::text, 'SOFT'::text, 'PERMANENT'::text])))
+  constraint permission_policies_revocation_mode_check CHECK ((revocation_mode = ANY (ARRAY['CASCADE'::text, 'SOFT'::text, 'PERMANENT'::text]))),
+  constraint permission_policies_size_check CHECK ((octet_length((value)::text) <= 65536))
+);
+
+create table stratum.structure_lock (
+  never boolean
+);
+
+create table stratum.tenant_places (
+  id bigint generated always as identity not null,
+  tenant_id uuid not null,
+  parent_id uuid,
+  since timestamp with time zone default clock_timestamp() not null,
+  constraint tenant_places_pkey PRIMARY KEY (id),
+  constraint tenant_places_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id)
+);
+
+create table stratum.tenant_slugs (
+  slug text not null,
+  tenant_id uuid not null,
+  created_at timestamp with time zone default now() not null,
+  constraint tenant_slugs_pkey PRIMARY KEY (slug)
 );
 
 create table stratum.tenants (
@@ -148,6 +213,8 @@ create table stratum.tenants (
   created_at timestamp with time zone default now() not null,
   updated_at timestamp with time zone default now() not null,
   deleted_at timestamp with time zone,
+  suspended_with uuid,
+  archived_with uuid,
   constraint tenants_pkey PRIMARY KEY (id),
   constraint tenants_isolation_name_key UNIQUE (isolation_name),
   constraint tenants_number_key UNIQUE (number),
@@ -158,6 +225,7 @@ create table stratum.tenants (
   constraint tenants_depth_check CHECK ((stratum.nlevel(path) <= 20)),
   constraint tenants_isolation_strategy_check CHECK ((isolation_strategy = ANY (ARRAY['SHARED_RLS'::text, 'SCHEMA_PER_TENANT'::text, 'DB_PER_TENANT'::text]))),
   constraint tenants_label_check CHECK ((stratum.ltree2text(stratum.subpath(path, '-1'::integer)) = to_hex(number))),
+  constraint tenants_metadata_check CHECK (((jsonb_typeof(metadata) = 'object'::text) AND (octet_length((metadata)::text) <= 16384))),
   constraint tenants_name_check CHECK (((char_length(name) >= 1) AND (char_length(name) <= 255))),
   constraint tenants_provisioning_status_check CHECK ((provisioning_status = ANY (ARRAY['pending'::text, 'provisioning'::text, 'ready'::text, 'failed'::text]))),
   constraint tenants_slug_check CHECK ((slug ~ '^[a-z][a-z0-9_]{0,62}$'::text)),
@@ -166,18 +234,39 @@ create table stratum.tenants (
 
 -- Indexes, those of constraints apart
 
-CREATE INDEX api_keys_tenant_id_idx ON stratum.api_keys USING btree (tenant_id);
+CREATE INDEX api_keys_tenant_id_idx ON stratum.api_keys USING btree (tenant_id, id);
 CREATE INDEX changes_xid_idx ON stratum.changes USING btree (xid);
+CREATE INDEX config_history_tenant_id_key_idx ON stratum.config_history USING btree (tenant_id, key, id);
+CREATE INDEX idempotency_keys_created_at_idx ON stratum.idempotency_keys USING btree (created_at);
 CREATE INDEX outbox_tenant_id_idx ON stratum.outbox USING btree (tenant_id, id);
 CREATE INDEX permission_policies_key_idx ON stratum.permission_policies USING btree (key);
+CREATE INDEX tenant_places_tenant_id_idx ON stratum.tenant_places USING btree (tenant_id, since);
+CREATE INDEX tenant_slugs_tenant_id_idx ON stratum.tenant_slugs USING btree (tenant_id);
+CREATE INDEX tenants_archived_with_idx ON stratum.tenants USING btree (archived_with) WHERE (archived_with IS NOT NULL);
 CREATE INDEX tenants_children_idx ON stratum.tenants USING btree (parent_id, sort_order, id);
+CREATE INDEX tenants_roots_idx ON stratum.tenants USING btree (path) WHERE (parent_id IS NULL);
+CREATE INDEX tenants_suspended_with_idx ON stratum.tenants USING btree (suspended_with) WHERE (suspended_with IS NOT NULL);
 
 -- Sequences
 
 create sequence stratum.changes_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.changes.id
+create sequence stratum.config_history_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.config_history.id
+create sequence stratum.tenant_places_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.tenant_places.id
 create sequence stratum.tenants_number_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.tenants.number
 
 -- Functions
+
+CREATE OR REPLACE FUNCTION stratum.affected_tenants(who jsonb, top uuid)
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return array(
+    select d.id from tenants t join tenants d on d.path >= t.path and d.path < stratum.subtree_end(t.path) where t.id = top
+    union select d.id from tenants d where d.suspended_with = top and stratum.reaches(who, d.path)
+    union select d.id from tenants d where d.archived_with = top and stratum.reaches(who, d.path));
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.agreed_tenant(named jsonb, reach stratum.ltree)
  RETURNS uuid
@@ -193,7 +282,6 @@ declare
 begin
   for part in select value from jsonb_array_elements(coalesce(named, '[]')) loop
     if part ->> 'source' = 'subdomain' then
-      continue when exists (select from installation where part ->> 'tenant' = any (reserved_subdomains));
       select t.id into found_id from tenants t
       where t.slug = replace(part ->> 'tenant', '-', '_') and stratum.subdomain(t.slug) = part ->> 'tenant';
     else
@@ -240,14 +328,14 @@ AS $function$
 declare
   found_key record;
 begin
-  select k.id, k.tenant_id, k.scopes, t.path, t.status into found_key
+  select k.id, k.tenant_id, k.scopes, k.expires_at, t.path, t.status into found_key
   from api_keys k left join tenants t on t.id = k.tenant_id
   where k.key_hash = any (array(select jsonb_array_elements_text(hashes)))
     and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
   if not found then perform stratum.fail('API_KEY_INVALID'); end if;
   perform stratum.require_resolvable(found_key.status);
   return jsonb_build_object('type', 'api_key', 'id', found_key.id, 'tenant_id', found_key.tenant_id,
-    'top', found_key.tenant_id, 'path', found_key.path, 'scopes', to_jsonb(found_key.scopes));
+    'top', found_key.tenant_id, 'path', found_key.path, 'scopes', to_jsonb(found_key.scopes), 'expires_at', found_key.expires_at);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.append_audit(who jsonb, chain uuid, action text, resource jsonb, before jsonb, after jsonb)
@@ -279,7 +367,7 @@ CREATE OR REPLACE FUNCTION stratum.archive_tenant(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  return stratum.change_status(stratum.authorize('archive_tenant', actor, input, 'shared'), (input ->> 'id')::uuid,
+  return stratum.change_status(stratum.authorize('archive_tenant', actor, input, stratum.structure_for(input)), input,
     'archived', '{active,suspended}', 'tenant.archived');
 end $function$;
 
@@ -302,10 +390,13 @@ declare
   rule record;
   who jsonb := stratum.principal(actor);
 begin
-  select o.scope, o.reach into rule from operations o where o.name = operation;
+  select o.scope, o.reach, o.also_scope into rule from operations o where o.name = operation;
   if not found then perform stratum.fail('DATABASE_OUTDATED'); end if;
   if not stratum.has_scope(who, rule.scope) then
     perform stratum.fail('SCOPE_REQUIRED', jsonb_build_object('scope', rule.scope));
+  end if;
+  if (input ->> (rule.also_scope ->> 'field'))::boolean and not stratum.has_scope(who, rule.also_scope ->> 'scope') then
+    perform stratum.fail('SCOPE_REQUIRED', jsonb_build_object('scope', rule.also_scope -> 'scope'));
   end if;
   if structure <> 'none' then
     perform stratum.lock_structure(structure);
@@ -316,7 +407,74 @@ begin
   return who;
 end $function$;
 
-CREATE OR REPLACE FUNCTION stratum.change_status(who jsonb, tenant_id uuid, target text, allowed text[], action text)
+CREATE OR REPLACE FUNCTION stratum.batch_create_tenants(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('batch_create_tenants', actor, input, 'shared');
+  specs jsonb := input -> 'tenants';
+  made jsonb := '{}';
+  made_before integer;
+  parent_slug text;
+  parent tenants;
+  spec jsonb;
+begin
+  perform from tenants where id in (select (s.value ->> 'parent_id')::uuid from jsonb_array_elements(specs) as s) order by path for share;
+  -- Two batches that take the same slugs in different order would wait for each other in the index.
+  perform pg_advisory_xact_lock(wanted.slug_key) from (
+    select distinct hashtextextended('stratum.slug.' || (s.value ->> 'slug'), 0) as slug_key from jsonb_array_elements(specs) as s order by 1) as wanted;
+  loop
+    made_before := (select count(*) from jsonb_object_keys(made));
+    for spec in select value from jsonb_array_elements(specs) loop
+      parent_slug := spec ->> 'parent_slug';
+      continue when made ? (spec ->> 'slug') or parent_slug is not null and not made ? parent_slug;
+      parent := null;
+      if coalesce(parent_slug, spec ->> 'parent_id') is not null then
+        parent := stratum.lock_active_tenant(who, coalesce(made -> parent_slug ->> 'id', spec ->> 'parent_id')::uuid, 'an active parent');
+      end if;
+      made := made || jsonb_build_object(spec ->> 'slug', stratum.tenant_json(stratum.insert_tenant(who, parent, spec)));
+    end loop;
+    exit when (select count(*) from jsonb_object_keys(made)) in (made_before, jsonb_array_length(specs));
+  end loop;
+  for spec in select value from jsonb_array_elements(specs) where not made ? (value ->> 'slug') loop
+    perform stratum.fail('TENANT_PARENT_NOT_IN_BATCH', jsonb_build_object('slug', spec -> 'slug', 'parent_slug', spec -> 'parent_slug'));
+  end loop;
+  return jsonb_build_object('tenants', (select jsonb_agg(made -> (s.value ->> 'slug') order by s.ordinality) from jsonb_array_elements(specs) with ordinality as s));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.batch_set_config(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('batch_set_config', actor, input);
+  t tenants := stratum.lock_active_tenant(who, (input ->> 'id')::uuid, 'an active tenant');
+  entry jsonb;
+  results jsonb[] := '{}';
+  failed integer := 0;
+  facts text;
+begin
+  perform stratum.require_definitions(input);
+  perform stratum.lock_chain(t.id);
+  for entry in select value from jsonb_array_elements(input -> 'entries') loop
+    begin
+      results := results || jsonb_build_object('key', entry -> 'key', 'entry', stratum.write_config(who, t, entry));
+    exception when sqlstate 'STRAT' then
+      if (input ->> 'atomic')::boolean then raise; end if;
+      get stacked diagnostics facts = pg_exception_detail;
+      results := results || jsonb_build_object('key', entry -> 'key', 'error', jsonb_build_object('code', sqlerrm, 'details', facts::jsonb));
+      failed := failed + 1;
+    end;
+  end loop;
+  return jsonb_build_object('results', to_jsonb(results), 'succeeded', cardinality(results) - failed, 'failed', failed);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.change_status(who jsonb, input jsonb, target text, allowed text[], action text)
  RETURNS jsonb
  LANGUAGE plpgsql
  SET search_path TO 'stratum', 'pg_temp'
@@ -325,21 +483,25 @@ declare
   parent tenants;
   old tenants;
   new tenants;
+  changed uuid[];
 begin
-  select p.* into parent from tenants p where p.id = (select t.parent_id from tenants t where t.id = tenant_id) for share;
-  select * into strict old from tenants where id = tenant_id for no key update;
+  select p.* into parent from tenants p where p.id = (select t.parent_id from tenants t where t.id = (input ->> 'id')::uuid) for share;
+  select * into strict old from tenants where id = (input ->> 'id')::uuid for no key update;
   perform stratum.require_status(old, allowed, array_to_string(allowed, ' or '));
   if target = 'active' then
     if parent.id is not null then perform stratum.require_status(parent, '{active}', 'an active parent'); end if;
-  elsif exists (select from tenants child where child.parent_id = old.id and child.status = 'active') then
+  elsif not coalesce((input ->> 'cascade')::boolean, false)
+    and exists (select from tenants child where child.parent_id = old.id and child.status = 'active') then
     perform stratum.fail('TENANT_HAS_CHILDREN');
   end if;
   perform stratum.lock_chain(old.id);
-  update tenants set status = target, updated_at = now(), deleted_at = case when target = 'archived' then now() end
-  where id = old.id returning * into new;
+  changed := case when target = 'active' then stratum.reactivate(who, old) else stratum.deactivate(old, target) end;
+  select * into strict new from tenants where id = old.id;
   perform stratum.record(who, new.id, action, stratum.resource('tenant', new.id),
-    jsonb_build_object('status', old.status), jsonb_build_object('status', new.status),
-    jsonb_build_array(jsonb_build_array('subtree', new.path)));
+    jsonb_build_object('status', old.status), jsonb_build_object('status', new.status, 'changed', stratum.id_list(changed)),
+    -- one that remembers the top may have moved elsewhere since
+    (select jsonb_agg(jsonb_build_array('subtree', t.path)) from tenants t
+     where t.id = new.id or t.id = any (changed) and not stratum.within(t.path, new.path)));
   return stratum.tenant_json(new);
 end $function$;
 
@@ -363,6 +525,66 @@ begin
   return null;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.compute_drift(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('compute_drift', actor, input);
+  parent tenants;
+  child tenants;
+  above jsonb;
+  below jsonb;
+  levels jsonb;
+begin
+  select * into strict parent from tenants where id = (input ->> 'id')::uuid;
+  select * into strict child from tenants where id = (input ->> 'child')::uuid;
+  above := stratum.resolved_config(parent.id, parent.path, false);
+  below := stratum.resolved_config(child.id, child.path, false);
+  levels := stratum.config_levels(child.path, below, null);
+  return jsonb_build_object('next', null, 'data', (
+    select coalesce(jsonb_agg(jsonb_build_object('key', k.key, 'parent', above -> k.key, 'child', below -> k.key, 'status', case
+        when below -> k.key is null then 'missing'
+        when exists (
+          select from jsonb_array_elements(levels -> k.key) as l join tenants t on t.id = (l.value ->> 'tenant_id')::uuid
+          where l.value ->> 'reason' = 'shadowed' and not stratum.within(parent.path, t.path)) then 'conflict'
+        when above -> k.key -> 'source_tenant_id' = below -> k.key -> 'source_tenant_id' then 'ok'
+        else 'override' end) order by k.key), '[]')
+    from (select jsonb_object_keys(above) as key union select jsonb_object_keys(below)) as k));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.config_defaults()
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select coalesce(jsonb_object_agg(d.key, jsonb_build_object('key', d.key, 'value', d.default_value, 'locked', false, 'sensitive', false,
+      'source_tenant_id', null, 'inherited', true)), '{}')
+    from config_definitions d where d.default_value is not null);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.config_definition_json(d stratum.config_definitions)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select jsonb_build_object('key', d.key, 'schema', d.schema, 'default', d.default_value, 'description', d.description, 'sensitive', d.sensitive)
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.config_differs(a jsonb, b jsonb)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select a is null or b is null or a -> 'source_tenant_id' is distinct from b -> 'source_tenant_id'
+    and (a -> 'value' is distinct from b -> 'value' or (a -> 'sensitive')::boolean or (b -> 'sensitive')::boolean)
+$function$;
+
 CREATE OR REPLACE FUNCTION stratum.config_entry_audit(e stratum.config_entries)
  RETURNS jsonb
  LANGUAGE sql
@@ -379,6 +601,29 @@ CREATE OR REPLACE FUNCTION stratum.config_entry_json(e stratum.config_entries)
 AS $function$
   select jsonb_build_object('key', e.key, 'value', e.value, 'locked', e.locked, 'sensitive', e.ciphertext is not null)
 $function$;
+
+CREATE OR REPLACE FUNCTION stratum.config_levels(of_path stratum.ltree, resolved jsonb, reach stratum.ltree)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select coalesce(jsonb_object_agg(k.key, k.levels), '{}') from (
+      select e.key, jsonb_agg(
+        jsonb_build_object('tenant_id', a.id, 'depth', l.depth, 'effective', l.depth = f.depth, 'reason', case
+            when l.depth = f.depth then case when f.locked then 'topmost_lock' else 'nearest' end
+            when l.depth > f.depth then 'shadowed' else 'overridden' end)
+          || case when l.depth = f.depth or stratum.within(a.path, reach) then stratum.config_entry_json(e) - 'key' else '{}' end
+        order by l.depth) as levels
+      from stratum.lineage(of_path) as l join tenants a on a.path = l.path join config_entries e on e.tenant_id = a.id,
+        lateral (
+          select nlevel(w.path) - 1 as depth, (resolved -> e.key ->> 'locked')::boolean as locked
+          from tenants w where w.id = (resolved -> e.key ->> 'source_tenant_id')::uuid) as f
+      group by e.key
+    ) as k);
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.context_json(who jsonb, tenant_id uuid)
  RETURNS jsonb
@@ -416,7 +661,8 @@ begin
   perform stratum.lock_chain(coalesce(bound_to, stratum.system_chain()));
   insert into api_keys (id, tenant_id, name, key_hash, hint, scopes, expires_at)
   values (stratum.uuid_v7(), bound_to, input ->> 'name', input ->> 'key_hash', input ->> 'hint',
-    array(select jsonb_array_elements_text(input -> 'scopes')), (input ->> 'expires_at')::timestamptz)
+    -- a key that expires makes none that outlives it
+    array(select jsonb_array_elements_text(input -> 'scopes')), least((input ->> 'expires_at')::timestamptz, (who ->> 'expires_at')::timestamptz))
   returning * into created;
   perform stratum.record(who, coalesce(bound_to, stratum.system_chain()), 'api_key.created', stratum.resource('api_key', created.id),
     null, stratum.api_key_json(created), jsonb_build_array(jsonb_build_array('principal', created.id)));
@@ -436,10 +682,14 @@ declare
 begin
   perform stratum.lock_chain(t.id);
   perform stratum.require_permission_writable(t, input ->> 'key', input ->> 'mode');
+  perform stratum.require_size('value', input -> 'value', 65536);
   insert into permission_policies (id, tenant_id, key, value, mode, revocation_mode)
   values (stratum.uuid_v7(), t.id, input ->> 'key', input -> 'value', input ->> 'mode', input ->> 'revocation_mode')
   on conflict (tenant_id, key) do nothing returning * into created;
-  if not found then perform stratum.fail('PERMISSION_EXISTS', jsonb_build_object('key', input -> 'key')); end if;
+  if (select count(*) > 1000 from permission_policies p where p.tenant_id = t.id) then
+    perform stratum.fail('PERMISSIONS_FULL', '{"maximum_policies": 1000}');
+  end if;
+  if created.id is null then perform stratum.fail('PERMISSION_EXISTS', jsonb_build_object('key', input -> 'key')); end if;
   perform stratum.record(who, t.id, 'permission.created', stratum.permission_resource(created),
     null, stratum.permission_policy_json(created), jsonb_build_array(jsonb_build_array('subtree', t.path)));
   return stratum.permission_policy_json(created);
@@ -454,25 +704,30 @@ AS $function$
 declare
   who jsonb := stratum.authorize('create_tenant', actor, input, 'shared');
   parent tenants;
-  created tenants;
-  new_number bigint := nextval('stratum.tenants_number_seq');
 begin
-  if input ->> 'isolation_strategy' <> 'SHARED_RLS' then
-    perform stratum.fail('PROVISIONING_UNAVAILABLE', jsonb_build_object('isolation_strategy', input -> 'isolation_strategy'));
-  end if;
   if input ->> 'parent_id' is not null then
     parent := stratum.lock_active_tenant(who, (input ->> 'parent_id')::uuid, 'an active parent');
-    perform stratum.require_depth(nlevel(parent.path) + 1);
   end if;
-  insert into tenants (id, number, parent_id, path, slug, name, isolation_strategy, metadata)
-  values (stratum.uuid_v7(), new_number, parent.id, coalesce(parent.path, ''::ltree) || text2ltree(to_hex(new_number)),
-    input ->> 'slug', input ->> 'name', input ->> 'isolation_strategy', input -> 'metadata')
-  on conflict (slug) do nothing returning * into created;
-  if not found then perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', input -> 'slug')); end if;
-  insert into audit_heads (tenant_id) values (created.id);
-  perform stratum.record(who, created.id, 'tenant.created', stratum.resource('tenant', created.id), null, stratum.tenant_json(created),
-    jsonb_build_array(jsonb_build_array('host', created.slug)));
-  return stratum.tenant_json(created);
+  return stratum.tenant_json(stratum.insert_tenant(who, parent, input));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.deactivate(t stratum.tenants, target text)
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  changed uuid[];
+begin
+  with changing as (
+    update tenants d set status = target, updated_at = now(), deleted_at = case when target = 'archived' then now() end,
+      suspended_with = case when d.id <> t.id and target = 'suspended' then t.id end,
+      archived_with = case when d.id <> t.id and target = 'archived' then t.id end
+    where d.path >= t.path and d.path < stratum.subtree_end(t.path) and (d.status = 'active' or d.id = t.id)
+    returning d.id
+  )
+  select array_agg(id order by id) into changed from changing;
+  return changed;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.delete_config(actor jsonb, input jsonb)
@@ -489,6 +744,7 @@ begin
   perform stratum.lock_chain(t.id);
   delete from config_entries where tenant_id = t.id and key = input ->> 'key' returning * into old;
   if not found then perform stratum.fail('CONFIG_NOT_FOUND', jsonb_build_object('key', input -> 'key')); end if;
+  perform stratum.keep_config(who, old, true);
   perform stratum.record(who, t.id, 'config.deleted', jsonb_build_object('type', 'config', 'id', t.id, 'key', old.key),
     stratum.config_entry_audit(old), null, jsonb_build_array(jsonb_build_array('subtree', t.path)));
   return stratum.config_entry_json(old);
@@ -517,7 +773,7 @@ begin
   end if;
   delete from permission_policies where id = old.id;
   perform stratum.record(who, t.id, 'permission.deleted', stratum.permission_resource(old), stratum.permission_policy_json(old),
-    jsonb_build_object('revoked_policy_ids', revoked, 'copied_policy_ids', copies), jsonb_build_array(jsonb_build_array('subtree', t.path)));
+    jsonb_build_object('revoked_policies', stratum.id_list(revoked), 'copied_policies', stratum.id_list(copies)), jsonb_build_array(jsonb_build_array('subtree', t.path)));
   return stratum.permission_policy_json(old);
 end $function$;
 
@@ -528,8 +784,134 @@ CREATE OR REPLACE FUNCTION stratum.delete_tenant(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  return stratum.change_status(stratum.authorize('delete_tenant', actor, input, 'shared'), (input ->> 'id')::uuid,
+  return stratum.change_status(stratum.authorize('delete_tenant', actor, input, stratum.structure_for(input)), input,
     'archived', '{active,suspended}', 'tenant.archived');
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.describe_changes(before jsonb, after jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  changes jsonb;
+begin
+  select coalesce(jsonb_agg(jsonb_build_object('tenant_id', split_part(name, '|', 1), 'field', split_part(name, '|', 2),
+      'key', nullif(substring(name from '^[^|]*[|][^|]*[|](.*)$'), ''), 'from', b.value -> 'shown', 'to', a.value -> 'shown') order by name), '[]') into changes
+  from (select e.key as name, e.value from jsonb_each(before) as e) as b
+  full join (select e.key as name, e.value from jsonb_each(after) as e) as a using (name)
+  where b.value is distinct from a.value;
+  return jsonb_build_object('changes', jsonb_path_query_array(changes, '$[0 to 999]'), 'total', jsonb_array_length(changes),
+    'truncated', jsonb_array_length(changes) > 1000, 'version', stratum.sha256_hex(changes::text));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.diff_config(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('diff_config', actor, input);
+  a jsonb := (select stratum.resolved_config(t.id, t.path, false) from tenants t where t.id = (input ->> 'tenant_a')::uuid);
+  b jsonb := (select stratum.resolved_config(t.id, t.path, false) from tenants t where t.id = (input ->> 'tenant_b')::uuid);
+begin
+  return jsonb_build_object('next', null, 'data', (
+    select coalesce(jsonb_agg(jsonb_build_object('key', k.key, 'a', a -> k.key, 'b', b -> k.key, 'status',
+      case when a -> k.key is null then 'only_b' when b -> k.key is null then 'only_a' else 'different' end) order by k.key), '[]')
+    from (select jsonb_object_keys(a) as key union select jsonb_object_keys(b)) as k
+    where stratum.config_differs(a -> k.key, b -> k.key)));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.dry_run(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  affected uuid[];
+  before jsonb;
+  shown jsonb;
+begin
+  begin
+    affected := stratum.affected_tenants(who, (input -> 'input' ->> 'id')::uuid);
+    before := stratum.effective_state(affected);
+    perform stratum.run(input ->> 'operation', actor, input -> 'input');
+    shown := stratum.describe_changes(before, stratum.effective_state(affected));
+    raise exception using errcode = 'STDRY', message = 'rolled back, as it was only to be shown';
+  exception when sqlstate 'STDRY' then
+    return shown;
+  end;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.effective_state(of_tenants uuid[])
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select coalesce(jsonb_object_agg(s.name, s.value), '{}') from tenants d
+    cross join lateral (
+      select d.id || '|status|' as name, jsonb_build_object('shown', d.status) as value
+      union all
+      select d.id || '|config|' || c.key, case when c.value ? 'sealed'
+          then jsonb_build_object('shown', jsonb_build_object('sensitive', true, 'locked', c.value -> 'locked'), 'digest', stratum.sha256_hex(c.value -> 'sealed' ->> 'ciphertext'))
+          else jsonb_build_object('shown', jsonb_build_object('value', c.value -> 'value', 'locked', c.value -> 'locked')) end
+        from jsonb_each(stratum.resolved_config(d.id, d.path, true)) as c
+      union all
+      select d.id || '|permission|' || p.key, jsonb_build_object('shown', jsonb_build_object('value', p.value -> 'value', 'mode', p.value -> 'mode'))
+        from jsonb_each(stratum.resolved_permissions(d.path)) as p
+    ) as s
+    where d.id = any (of_tenants));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.explain_config(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('explain_config', actor, input);
+  t tenants;
+  resolved jsonb;
+begin
+  select * into strict t from tenants where id = (input ->> 'id')::uuid;
+  resolved := stratum.resolved_config(t.id, t.path, false);
+  return jsonb_build_object('key', input -> 'key', 'effective', resolved -> (input ->> 'key'),
+    'levels', coalesce(stratum.config_levels(t.path, resolved, (who ->> 'path')::ltree) -> (input ->> 'key'), '[]'));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.explain_permission(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('explain_permission', actor, input);
+  reach ltree := (who ->> 'path')::ltree;
+  t tenants;
+  effective jsonb;
+  winning_depth integer;
+begin
+  select * into strict t from tenants where id = (input ->> 'id')::uuid;
+  effective := stratum.resolved_permissions(t.path) -> (input ->> 'key');
+  select nlevel(w.path) - 1 into winning_depth from tenants w where w.id = (effective ->> 'source_tenant_id')::uuid;
+  return jsonb_build_object('key', input -> 'key', 'effective', effective, 'levels', (
+    select coalesce(jsonb_agg(
+      jsonb_build_object('tenant_id', a.id, 'depth', l.depth, 'effective', l.depth = winning_depth, 'reason', case
+          when l.depth = winning_depth then case when (effective ->> 'locked')::boolean then 'locked' else 'nearest' end
+          when l.depth > winning_depth then 'shadowed' else 'overridden' end)
+        || case when l.depth = winning_depth or stratum.within(a.path, reach)
+             then jsonb_build_object('policy_id', p.id, 'value', p.value, 'mode', p.mode, 'revocation_mode', p.revocation_mode) else '{}' end
+      order by l.depth), '[]')
+    from stratum.lineage(t.path) as l join tenants a on a.path = l.path
+    join permission_policies p on p.tenant_id = a.id and p.key = input ->> 'key'));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.fail(code text, details jsonb DEFAULT '{}'::jsonb)
@@ -591,6 +973,30 @@ begin
     'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].sort_order, rows[wanted].id) end);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.get_config_history(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('get_config_history', actor, input);
+  wanted integer := (input ->> 'limit')::integer;
+  page jsonb;
+begin
+  with kept as (
+    select h.id, h.changed_at, h.actor, stratum.kept_config_json(h) as new,
+      lag(stratum.kept_config_json(h)) over (order by h.id) as old
+    from config_history h where h.tenant_id = (input ->> 'id')::uuid and h.key = input ->> 'key'
+  )
+  select coalesce(jsonb_agg(jsonb_build_object('id', k.id, 'changed_at', stratum.iso(k.changed_at), 'actor', k.actor, 'old', k.old, 'new', k.new) order by k.id desc), '[]')
+  into page from (
+    select * from kept where kept.id < coalesce((input -> 'after' ->> 0)::bigint, 9223372036854775807) order by kept.id desc limit wanted + 1
+  ) as k;
+  return jsonb_build_object('data', (select coalesce(jsonb_agg(e.value - 'id' order by e.ordinality), '[]') from jsonb_array_elements(page) with ordinality as e where e.ordinality <= wanted),
+    'next', case when jsonb_array_length(page) > wanted then jsonb_build_array(page -> wanted - 1 -> 'id') end);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.get_config_inheritance(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -599,24 +1005,15 @@ CREATE OR REPLACE FUNCTION stratum.get_config_inheritance(actor jsonb, input jso
 AS $function$
 declare
   who jsonb := stratum.authorize('get_config_inheritance', actor, input);
-  reach ltree := (who ->> 'path')::ltree;
   t tenants;
   resolved jsonb;
   levels jsonb;
 begin
   select * into strict t from tenants where id = (input ->> 'id')::uuid;
   resolved := stratum.resolved_config(t.id, t.path, false);
-  select coalesce(jsonb_object_agg(k.key, k.levels), '{}') into levels from (
-    select e.key, jsonb_agg(
-      jsonb_build_object('tenant_id', a.id, 'depth', l.depth, 'effective', is_effective)
-        || case when is_effective or stratum.within(a.path, reach) then stratum.config_entry_json(e) - 'key' else '{}' end
-      order by l.depth) as levels
-    from stratum.lineage(t.path) as l join tenants a on a.path = l.path join config_entries e on e.tenant_id = a.id,
-      lateral (select resolved -> e.key ->> 'source_tenant_id' = a.id::text as is_effective) as f
-    group by e.key
-  ) as k;
+  levels := stratum.config_levels(t.path, resolved, (who ->> 'path')::ltree);
   return jsonb_build_object('config',
-    (select coalesce(jsonb_object_agg(e.key, e.value || jsonb_build_object('levels', levels -> e.key)), '{}') from jsonb_each(resolved) as e));
+    (select coalesce(jsonb_object_agg(e.key, e.value || jsonb_build_object('levels', coalesce(levels -> e.key, '[]'))), '{}') from jsonb_each(resolved) as e));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.get_context(actor jsonb, input jsonb)
@@ -715,27 +1112,45 @@ begin
   return stratum.context_json(who, (input ->> 'id')::uuid);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.get_tenant_counts(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('get_tenant_counts', actor, input);
+begin
+  return (
+    select jsonb_build_object(
+      'children', count(*) filter (where d.parent_id = t.id), 'descendants', count(d.id),
+      'by_status', jsonb_build_object('active', count(*) filter (where d.status = 'active'),
+        'suspended', count(*) filter (where d.status = 'suspended'), 'archived', count(*) filter (where d.status = 'archived')))
+    from tenants t left join tenants d on d.path > t.path and d.path < stratum.subtree_end(t.path)
+    where t.id = (input ->> 'id')::uuid group by t.id);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.hand_down(t stratum.tenants, p stratum.permission_policies)
  RETURNS uuid[]
  LANGUAGE plpgsql
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 declare
-  child tenants;
-  copy_id uuid;
-  copies uuid[] := '{}';
+  effective jsonb := stratum.resolved_permissions(t.path) -> p.key;
+  copies uuid[];
 begin
+  if effective ->> 'policy_id' <> p.id::text then return '{}'; end if;
   -- Locked against writers of its permissions: a policy created meanwhile would be taken for a shadowed one.
-  for child in select * from tenants where parent_id = t.id order by id for no key update loop
-    continue when stratum.resolved_permissions(child.path) -> p.key ->> 'policy_id' is distinct from p.id::text;
+  perform from tenants where parent_id = t.id order by id for no key update;
+  with handed as (
     insert into permission_policies as existing (id, tenant_id, key, value, mode, revocation_mode)
-    values (stratum.uuid_v7(), child.id, p.key, p.value, p.mode, p.revocation_mode)
+    select stratum.uuid_v7(), child.id, p.key, p.value, p.mode, p.revocation_mode from tenants child where child.parent_id = t.id
     on conflict (tenant_id, key) do update
       set id = excluded.id, value = excluded.value, mode = excluded.mode, revocation_mode = excluded.revocation_mode, updated_at = now()
-      where existing.revocation_mode <> 'PERMANENT'
-    returning existing.id into copy_id;
-    if found then copies := copies || copy_id; end if;
-  end loop;
+      where (effective ->> 'locked')::boolean and existing.revocation_mode <> 'PERMANENT'
+    returning existing.id
+  )
+  select coalesce(array_agg(id order by id), '{}') into copies from handed;
   return copies;
 end $function$;
 
@@ -761,6 +1176,49 @@ AS $function$
   end
 $function$;
 
+CREATE OR REPLACE FUNCTION stratum.id_list(ids uuid[])
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select jsonb_build_object('count', cardinality(ids), 'ids', to_jsonb(ids[:1000]))
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.insert_tenant(who jsonb, parent stratum.tenants, spec jsonb)
+ RETURNS stratum.tenants
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  created tenants;
+  new_id uuid := stratum.uuid_v7();
+  new_number bigint := nextval('stratum.tenants_number_seq');
+begin
+  if spec ->> 'isolation_strategy' <> 'SHARED_RLS' then
+    perform stratum.fail('PROVISIONING_UNAVAILABLE', jsonb_build_object('isolation_strategy', spec -> 'isolation_strategy'));
+  end if;
+  perform stratum.require_depth(coalesce(nlevel(parent.path), 0) + 1);
+  perform stratum.require_size('metadata', spec -> 'metadata', 16384);
+  perform stratum.take_slug(spec ->> 'slug', new_id);
+  insert into tenants (id, number, parent_id, path, slug, name, isolation_strategy, metadata, sort_order)
+  values (new_id, new_number, parent.id, coalesce(parent.path, ''::ltree) || text2ltree(to_hex(new_number)),
+    spec ->> 'slug', spec ->> 'name', spec ->> 'isolation_strategy', spec -> 'metadata', stratum.last_place(parent.id))
+  returning * into created;
+  insert into audit_heads (tenant_id) values (created.id);
+  insert into tenant_places (tenant_id, parent_id, since) values (created.id, created.parent_id, created.created_at);
+  perform stratum.record(who, created.id, 'tenant.created', stratum.resource('tenant', created.id), null, stratum.tenant_json(created),
+    jsonb_build_array(jsonb_build_array('host', created.slug)));
+  return created;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.is_listed(t stratum.tenants, statuses text[], pattern text)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select t.status = any (statuses) and (pattern = '%%' or t.name ilike pattern or t.slug ilike pattern)
+$function$;
+
 CREATE OR REPLACE FUNCTION stratum.iso(at timestamp with time zone)
  RETURNS text
  LANGUAGE sql
@@ -769,6 +1227,43 @@ AS $function$
   select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $function$;
 
+CREATE OR REPLACE FUNCTION stratum.keep_config(who jsonb, e stratum.config_entries, deleted boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  insert into config_history (tenant_id, key, value, ciphertext, data_key_id, locked, actor)
+  values (e.tenant_id, e.key, case when not deleted then e.value end, case when not deleted then e.ciphertext end,
+    case when not deleted then e.data_key_id end, e.locked and not deleted, stratum.principal_json(who));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.kept_config_json(h stratum.config_history)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select case when h.value is not null or h.ciphertext is not null then
+    jsonb_build_object('value', h.value, 'locked', h.locked, 'sensitive', h.ciphertext is not null) end
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.last_place(parent uuid)
+ RETURNS integer
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  last integer;
+begin
+  -- ordered as the index of children is, so that only its end is read
+  if parent is null then
+    select t.sort_order into last from tenants t where t.parent_id is null order by t.parent_id desc, t.sort_order desc limit 1;
+  else
+    select t.sort_order into last from tenants t where t.parent_id = parent order by t.parent_id desc, t.sort_order desc limit 1;
+  end if;
+  return coalesce(last + least(last, 1), 0);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.lineage(p stratum.ltree)
  RETURNS TABLE(path stratum.ltree, depth integer)
  LANGUAGE sql
@@ -776,6 +1271,23 @@ CREATE OR REPLACE FUNCTION stratum.lineage(p stratum.ltree)
 AS $function$
   select stratum.subpath(p, 0, level), level - 1 from generate_series(1, stratum.nlevel(p)) as level limit 21
 $function$;
+
+CREATE OR REPLACE FUNCTION stratum.lineage_at(of_tenant uuid, at timestamp with time zone)
+ RETURNS TABLE(tenant_id uuid, depth integer)
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return query
+    with recursive up as (
+      (select p.tenant_id, p.parent_id, 0 as steps from tenant_places p where p.tenant_id = of_tenant and date_trunc('milliseconds', p.since) <= at order by p.since desc, p.id desc limit 1)
+      union all
+      select above.tenant_id, above.parent_id, up.steps + 1 from up cross join lateral (
+        select p.tenant_id, p.parent_id from tenant_places p where p.tenant_id = up.parent_id and date_trunc('milliseconds', p.since) <= at order by p.since desc, p.id desc limit 1) as above
+    )
+    select up.tenant_id, (max(up.steps) over () - up.steps)::integer from up order by up.steps desc;
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.list_api_keys(actor jsonb, input jsonb)
  RETURNS jsonb
@@ -790,15 +1302,32 @@ declare
   before_id uuid := coalesce((input -> 'after' ->> 0)::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
   rows api_keys[];
 begin
-  select coalesce(array_agg(page.k), '{}') into rows from (
-    select k from api_keys k left join tenants t on t.id = k.tenant_id
-    where k.id < before_id and (reach is null or stratum.within(t.path, reach))
-      and (input ->> 'tenant_id' is null or k.tenant_id = (input ->> 'tenant_id')::uuid)
-    order by k.id desc limit wanted + 1
-  ) as page;
+  -- three plans for three questions: one tenant's, those of a subtree, all
+  if input ->> 'tenant_id' is not null then
+    rows := array(
+      select k from api_keys k where k.tenant_id = (input ->> 'tenant_id')::uuid and k.id < before_id order by k.id desc limit wanted + 1);
+  elsif reach is not null then
+    rows := array(
+      select k from tenants t join api_keys k on k.tenant_id = t.id
+      where t.path >= reach and t.path < stratum.subtree_end(reach) and k.id < before_id order by k.id desc limit wanted + 1);
+  else
+    rows := array(select k from api_keys k where k.id < before_id order by k.id desc limit wanted + 1);
+  end if;
   return jsonb_build_object(
     'data', (select coalesce(jsonb_agg(stratum.api_key_json(r) order by r.id desc), '[]') from unnest(rows[:wanted]) as r),
     'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.list_config_definitions(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('list_config_definitions', actor, input);
+begin
+  return jsonb_build_object('next', null, 'data', (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.list_tenants(actor jsonb, input jsonb)
@@ -847,6 +1376,18 @@ begin
   perform from audit_heads h where h.tenant_id = chain for no key update;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.lock_definitions(mode text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  case mode
+    when 'shared' then lock table definitions_lock in share mode;
+    when 'exclusive' then lock table definitions_lock in exclusive mode;
+  end case;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.lock_permission(of_tenant uuid, policy_id uuid)
  RETURNS stratum.permission_policies
  LANGUAGE plpgsql
@@ -868,8 +1409,8 @@ CREATE OR REPLACE FUNCTION stratum.lock_structure(mode text)
 AS $function$
 begin
   case mode
-    when 'shared' then perform pg_advisory_xact_lock_shared(hashtextextended('stratum.structure', 0));
-    when 'exclusive' then perform pg_advisory_xact_lock(hashtextextended('stratum.structure', 0));
+    when 'shared' then lock table structure_lock in share mode;
+    when 'exclusive' then lock table structure_lock in exclusive mode;
   end case;
 end $function$;
 
@@ -900,11 +1441,15 @@ begin
   perform stratum.lock_chain(old.id);
   update tenants t set path = coalesce(parent.path, ''::ltree) || subpath(t.path, nlevel(old.path) - 1),
     parent_id = case when t.id = old.id then parent.id else t.parent_id end,
+    sort_order = case when t.id = old.id then stratum.last_place(parent.id) else t.sort_order end,
     updated_at = case when t.id = old.id then now() else t.updated_at end
   where t.path >= old.path and t.path < stratum.subtree_end(old.path);
   select * into strict new from tenants where id = old.id;
+  insert into tenant_places (tenant_id, parent_id) values (new.id, new.parent_id);
   perform stratum.record(who, new.id, 'tenant.moved', stratum.resource('tenant', new.id),
-    jsonb_build_object('parent_id', old.parent_id), jsonb_build_object('parent_id', new.parent_id),
+    jsonb_build_object('parent_id', old.parent_id),
+    jsonb_build_object('parent_id', new.parent_id, 'moved', stratum.id_list(array(
+      select t.id from tenants t where t.path >= new.path and t.path < stratum.subtree_end(new.path) order by t.path))),
     jsonb_build_array(jsonb_build_array('subtree', old.path), jsonb_build_array('subtree', new.path)));
   return stratum.tenant_json(new);
 end $function$;
@@ -975,6 +1520,96 @@ AS $function$
   select jsonb_build_object('type', who -> 'type', 'id', who -> 'id', 'tenant_id', who -> 'tenant_id', 'scopes', who -> 'scopes')
 $function$;
 
+CREATE OR REPLACE FUNCTION stratum.put_config_definitions(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('put_config_definitions', actor, input);
+  old jsonb;
+  new jsonb;
+begin
+  perform stratum.lock_definitions('exclusive');
+  perform stratum.lock_chain(stratum.system_chain());
+  if stratum.stored_config_digest(input -> 'keys') <> input ->> 'digest' then perform stratum.fail('CONFIG_DEFINITIONS_CHANGED'); end if;
+  old := (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d);
+  insert into config_definitions (key, schema, default_value, description, sensitive)
+  select d.value ->> 'key', d.value -> 'schema', nullif(d.value -> 'default', 'null'), d.value ->> 'description', (d.value ->> 'sensitive')::boolean
+  from jsonb_array_elements(input -> 'definitions') as d
+  on conflict (key) do update set schema = excluded.schema, default_value = excluded.default_value, description = excluded.description,
+    sensitive = excluded.sensitive, updated_at = now();
+  delete from config_definitions d where d.key in (select jsonb_array_elements_text(input -> 'remove'));
+  update installation i set definitions_version = i.definitions_version + 1, strict_config = coalesce((input ->> 'strict')::boolean, i.strict_config);
+  new := (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d);
+  perform stratum.record(who, stratum.system_chain(), 'config_definitions.put', '{"type": "config_definitions"}', old, new,
+    -- defaults stand in every context
+    '[["definitions", ""], ["installation", ""]]');
+  return jsonb_build_object('next', null, 'data', new);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.reaches(who jsonb, p stratum.ltree)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return p is not null and (who ->> 'top' is null
+    or exists (select from tenants top where top.id = (who ->> 'top')::uuid and stratum.within(p, top.path)));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.reactivate(who jsonb, t stratum.tenants)
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  changed uuid[] := array[t.id];
+  level uuid[];
+begin
+  update tenants set status = 'active', updated_at = now(), deleted_at = null, suspended_with = null, archived_with = null where id = t.id;
+  loop
+    level := array(
+      select c.id from tenants c left join tenants p on p.id = c.parent_id -- one may be a root by now
+      where (c.suspended_with = t.id or c.archived_with = t.id) and coalesce(p.status, 'active') = 'active' and stratum.reaches(who, c.path)
+      order by c.path for no key update of c);
+    exit when level = '{}';
+    update tenants set status = 'active', updated_at = now(), deleted_at = null, suspended_with = null, archived_with = null where id = any (level);
+    changed := changed || level;
+  end loop;
+  update tenants set suspended_with = null, archived_with = null where suspended_with = t.id or archived_with = t.id;
+  return changed;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.read_config_definitions(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.principal(actor);
+begin
+  return (select jsonb_build_object('version', i.definitions_version, 'strict', i.strict_config,
+    'definitions', (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d)) from installation i);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.read_stored_config(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('put_config_definitions', actor, input);
+begin
+  return jsonb_build_object('digest', stratum.stored_config_digest(input -> 'keys'), 'values', (
+    select coalesce(jsonb_agg(jsonb_build_object('key', v.key, 'value', v.value, 'tenant_id', v.tenant_id)), '[]') from (
+      select distinct on (e.key, e.value) e.key, e.value, e.tenant_id from config_entries e
+      where e.value is not null and e.key in (select jsonb_array_elements_text(input -> 'keys')) order by e.key, e.value, e.tenant_id) as v));
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.record(who jsonb, chain uuid, action text, resource jsonb, before jsonb, after jsonb, feed jsonb)
  RETURNS void
  LANGUAGE plpgsql
@@ -988,17 +1623,57 @@ begin
   insert into changes (kind, ref) select value ->> 0, value ->> 1 from jsonb_array_elements(feed);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.reorder_tenant(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('reorder_tenant', actor, input, 'exclusive');
+  t tenants;
+  siblings uuid[];
+  place integer := (input ->> 'position')::integer;
+  previous integer;
+begin
+  select * into strict t from tenants where id = (input ->> 'id')::uuid;
+  siblings := array(select s.id from tenants s where s.parent_id is not distinct from t.parent_id order by s.sort_order, s.id);
+  previous := array_position(siblings, t.id) - 1;
+  siblings := array_remove(siblings, t.id);
+  place := least(place, cardinality(siblings));
+  siblings := siblings[:place] || t.id || siblings[place + 1:];
+  perform stratum.lock_chain(t.id);
+  update tenants s set sort_order = o.place - 1, updated_at = case when s.id = t.id then now() else s.updated_at end
+  from unnest(siblings) with ordinality as o (id, place) where s.id = o.id and (s.sort_order <> o.place - 1 or s.id = t.id)
+    and s.parent_id is not distinct from t.parent_id;
+  perform stratum.record(who, t.id, 'tenant.reordered', stratum.resource('tenant', t.id), jsonb_build_object('position', previous),
+    jsonb_build_object('position', array_position(siblings, t.id) - 1),
+    -- places of siblings change too: under a parent all of them are its subtree, at the top they are everything
+    coalesce((select jsonb_build_array(jsonb_build_array('subtree', p.path)) from tenants p where p.id = t.parent_id), '[["installation", ""]]'));
+  return (select stratum.tenant_json(s) from tenants s where s.id = t.id);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.require_active_within(who jsonb, t stratum.tenants, required text)
  RETURNS void
  LANGUAGE plpgsql
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  if t.id is null or who ->> 'top' is not null
-    and not exists (select from tenants top where top.id = (who ->> 'top')::uuid and stratum.within(t.path, top.path)) then
-    perform stratum.fail('TENANT_NOT_FOUND');
-  end if;
+  if not stratum.reaches(who, t.path) then perform stratum.fail('TENANT_NOT_FOUND'); end if;
   perform stratum.require_status(t, '{active}', required);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.require_config_room(of_tenant uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  if (select count(*) > 1000 or sum(coalesce(octet_length(e.value::text), octet_length(e.ciphertext))) > 1048576
+      from config_entries e where e.tenant_id = of_tenant) then
+    perform stratum.fail('CONFIG_FULL', '{"maximum_entries": 1000, "maximum_bytes": 1048576}');
+  end if;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.require_config_unlocked(of_path stratum.ltree, entry_key text)
@@ -1015,6 +1690,19 @@ begin
   where a.path <> of_path and e.key = entry_key and e.locked order by l.depth limit 1;
   if found then
     perform stratum.fail('CONFIG_LOCKED', jsonb_build_object('key', entry_key, 'source_tenant_id', holder.id, 'source_depth', holder.depth));
+  end if;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.require_definitions(input jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  if input ->> 'definitions_version' is null then return; end if;
+  perform stratum.lock_definitions('shared');
+  if (select i.definitions_version from installation i) <> (input ->> 'definitions_version')::bigint then
+    perform stratum.fail('CONFIG_DEFINITIONS_CHANGED');
   end if;
 end $function$;
 
@@ -1069,6 +1757,12 @@ begin
         select t.path into target from tenants t where t.id = named::uuid;
         if not found or not stratum.within(target.path, reach) then perform stratum.fail('TENANT_NOT_FOUND'); end if;
       end if;
+    when 'global' then
+      at_the_top := true;
+    when 'under_each' then
+      -- a parent that the same batch makes is under one that is judged here
+      perform stratum.require_reach(who, '{"kind": "under", "field": "parent_id"}', each.value)
+      from jsonb_array_elements(input -> (rule ->> 'field')) as each where each.value ->> 'parent_slug' is null;
     when 'parent' then
       select t.path, p.path as parent_path into target
       from tenants t left join tenants p on p.id = t.parent_id where t.id = named::uuid;
@@ -1097,6 +1791,19 @@ AS $function$
 begin
   if status = 'suspended' then perform stratum.fail('TENANT_SUSPENDED'); end if;
   if status = 'archived' then perform stratum.fail('TENANT_ARCHIVED'); end if;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.require_size(field text, value jsonb, maximum_bytes integer)
+ RETURNS void
+ LANGUAGE plpgsql
+ IMMUTABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  if octet_length(value::text) > maximum_bytes then
+    perform stratum.fail('VALIDATION_FAILED', jsonb_build_object('reason', format('%s: is larger than %s bytes', field, maximum_bytes),
+      'issues', jsonb_build_array(jsonb_build_object('path', field, 'message', format('Must not be larger than %s bytes.', maximum_bytes)))));
+  end if;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.require_status(t stratum.tenants, allowed text[], required text)
@@ -1153,11 +1860,14 @@ declare
   config jsonb;
   revealed jsonb;
 begin
-  if (input ->> 'reveal')::boolean and not stratum.has_scope(who, 'secrets:read') then
-    perform stratum.fail('SCOPE_REQUIRED', '{"scope": "secrets:read"}');
-  end if;
   select * into strict t from tenants where id = (input ->> 'id')::uuid;
-  config := stratum.resolved_config(t.id, t.path, (input ->> 'reveal')::boolean);
+  if input ->> 'at' is null then
+    config := stratum.resolved_config(t.id, t.path, (input ->> 'reveal')::boolean);
+  elsif exists (select from stratum.lineage_at(t.id, (input ->> 'at')::timestamptz)) then
+    config := stratum.resolved_config_at(t.id, (input ->> 'at')::timestamptz, (input ->> 'reveal')::boolean);
+  else
+    perform stratum.fail('MOMENT_BEFORE_TENANT', jsonb_build_object('at', input -> 'at', 'created_at', stratum.iso(t.created_at)));
+  end if;
   select jsonb_agg(jsonb_build_object('key', e.key, 'source_tenant_id', e.value -> 'source_tenant_id')) into revealed
   from jsonb_each(config) as e where e.value ? 'sealed';
   if revealed is not null then
@@ -1188,17 +1898,46 @@ CREATE OR REPLACE FUNCTION stratum.resolved_config(of_id uuid, of_path stratum.l
 AS $function$
 begin
   return (
-    select coalesce(jsonb_object_agg(r.key, r.entry), '{}')
+    select stratum.config_defaults() || coalesce(jsonb_object_agg(winner.key,
+      stratum.config_entry_json(winner.entry)
+      || jsonb_build_object('source_tenant_id', (winner.entry).tenant_id, 'inherited', (winner.entry).tenant_id <> of_id)
+      || case when sealed and (winner.entry).ciphertext is not null then jsonb_build_object('sealed', jsonb_build_object(
+           'ciphertext', (winner.entry).ciphertext, 'data_key', (
+             select jsonb_build_object('id', d.id, 'master_key_id', d.master_key_id, 'wrapped', d.wrapped)
+             from stratum.data_keys d where d.tenant_id = (winner.entry).tenant_id and d.id = (winner.entry).data_key_id)))
+         else '{}' end), '{}')
     from (
-      select distinct on (e.key) e.key,
-        stratum.config_entry_json(e) || jsonb_build_object('source_tenant_id', a.id, 'inherited', a.id <> of_id)
-        || case when sealed and e.ciphertext is not null then jsonb_build_object('sealed', jsonb_build_object(
-             'ciphertext', e.ciphertext, 'data_key', jsonb_build_object('id', d.id, 'master_key_id', d.master_key_id, 'wrapped', d.wrapped)))
-           else '{}' end as entry
+      -- Rows first: made into JSON are only those that win.
+      select distinct on (e.key) e.key, e as entry
       from stratum.lineage(of_path) as l
       join stratum.tenants a on a.path operator(stratum.=) l.path
       join stratum.config_entries e on e.tenant_id = a.id
-      left join stratum.data_keys d on d.tenant_id = e.tenant_id and d.id = e.data_key_id
+      order by e.key, e.locked desc, case when e.locked then l.depth else -l.depth end
+    ) as winner);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.resolved_config_at(of_id uuid, at timestamp with time zone, sealed boolean)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select stratum.config_defaults() || coalesce(jsonb_object_agg(r.key, r.entry), '{}')
+    from (
+      select distinct on (e.key) e.key,
+        jsonb_build_object('key', e.key, 'value', e.value, 'locked', e.locked, 'sensitive', e.ciphertext is not null,
+          'source_tenant_id', l.tenant_id, 'inherited', l.tenant_id <> of_id)
+        || case when sealed and e.ciphertext is not null then jsonb_build_object('sealed', jsonb_build_object(
+             'ciphertext', e.ciphertext, 'data_key', jsonb_build_object('id', d.id, 'master_key_id', d.master_key_id, 'wrapped', d.wrapped)))
+           else '{}' end as entry
+      from stratum.lineage_at(of_id, at) as l
+      cross join lateral (
+        select distinct on (h.key) h.key, h.value, h.ciphertext, h.data_key_id, h.locked
+        from config_history h where h.tenant_id = l.tenant_id and date_trunc('milliseconds', h.changed_at) <= at order by h.key, h.id desc) as e
+      left join data_keys d on d.tenant_id = l.tenant_id and d.id = e.data_key_id
+      where e.value is not null or e.ciphertext is not null
       order by e.key, e.locked desc, case when e.locked then l.depth else -l.depth end
     ) as r);
 end $function$;
@@ -1244,7 +1983,7 @@ CREATE OR REPLACE FUNCTION stratum.resume_tenant(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  return stratum.change_status(stratum.authorize('resume_tenant', actor, input, 'shared'), (input ->> 'id')::uuid,
+  return stratum.change_status(stratum.authorize('resume_tenant', actor, input, 'exclusive'), input,
     'active', '{suspended,archived}', 'tenant.resumed');
 end $function$;
 
@@ -1256,10 +1995,15 @@ CREATE OR REPLACE FUNCTION stratum.revoke_api_key(actor jsonb, input jsonb)
 AS $function$
 declare
   who jsonb := stratum.authorize('revoke_api_key', actor, input);
+  t tenants;
   old api_keys;
   new api_keys;
 begin
   select * into strict old from api_keys where id = (input ->> 'id')::uuid;
+  if old.tenant_id is not null then
+    select * into t from tenants where id = old.tenant_id for share;
+    if not stratum.reaches(who, t.path) then perform stratum.fail('API_KEY_NOT_FOUND'); end if;
+  end if;
   perform stratum.lock_chain(coalesce(old.tenant_id, stratum.system_chain()));
   select * into strict old from api_keys where id = old.id for update;
   if old.revoked_at is not null then return stratum.api_key_json(old); end if;
@@ -1286,21 +2030,72 @@ begin
   return revoked;
 end $function$;
 
-CREATE OR REPLACE FUNCTION stratum.roots_between(first_path stratum.ltree, end_path stratum.ltree, statuses text[], wanted integer)
- RETURNS stratum.tenants[]
+CREATE OR REPLACE FUNCTION stratum.run(operation text, actor jsonb, input jsonb)
+ RETURNS jsonb
  LANGUAGE plpgsql
- STABLE
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
+declare
+  answer jsonb;
 begin
-  return array(
-    with recursive hop as (
-      (select t as root from tenants t where t.path >= first_path and t.path < end_path order by t.path limit 1)
-      union all
-      select (select t from tenants t where t.path >= stratum.subtree_end((hop.root).path) and t.path < end_path order by t.path limit 1)
-      from hop where (hop.root).id is not null
-    )
-    select hop.root from hop where (hop.root).parent_id is null and (hop.root).status = any (statuses) limit wanted);
+  if not exists (select from operations o where o.name = operation) then perform stratum.fail('DATABASE_OUTDATED'); end if;
+  execute format('select stratum.%I($1, $2)', operation) into answer using actor, input;
+  return answer;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.run_if_match(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  affected uuid[];
+  before jsonb;
+  done jsonb;
+begin
+  affected := stratum.affected_tenants(who, (input -> 'input' ->> 'id')::uuid);
+  before := stratum.effective_state(affected);
+  done := stratum.run(input ->> 'operation', actor, input -> 'input');
+  if stratum.describe_changes(before, stratum.effective_state(affected)) ->> 'version' <> input ->> 'version' then
+    perform stratum.fail('VERSION_MISMATCH');
+  end if;
+  return done;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.run_once(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  -- Also of a replay: its answer is not for who may no longer ask.
+  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  asker text := jsonb_build_array(who -> 'type', who -> 'issuer', who -> 'id', who -> 'tenant_id')::text;
+  earlier idempotency_keys;
+  done jsonb;
+begin
+  delete from idempotency_keys k where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key'
+    and k.created_at < now() - interval '24 hours';
+  -- and a few of everybody's, waiting for nobody, so that none stays for long
+  delete from idempotency_keys k using (
+    select e.principal, e.operation, e.key from idempotency_keys e where e.created_at < now() - interval '24 hours'
+    order by e.created_at limit 100 for update skip locked) as expired
+  where k.principal = expired.principal and k.operation = expired.operation and k.key = expired.key;
+  insert into idempotency_keys (principal, operation, key, input_hash)
+  values (asker, input ->> 'operation', input ->> 'key', input ->> 'input_hash') on conflict do nothing;
+  if not found then
+    select * into strict earlier from idempotency_keys k
+    where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
+    if earlier.input_hash <> input ->> 'input_hash' then perform stratum.fail('IDEMPOTENCY_KEY_REUSED'); end if;
+    return earlier.answer || '{"idempotent_replay": true}';
+  end if;
+  done := stratum.run(input ->> 'operation', actor, input -> 'input');
+  update idempotency_keys k set answer = done
+  where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
+  return done;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.set_config(actor jsonb, input jsonb)
@@ -1312,27 +2107,10 @@ AS $function$
 declare
   who jsonb := stratum.authorize('set_config', actor, input);
   t tenants := stratum.lock_active_tenant(who, (input ->> 'id')::uuid, 'an active tenant');
-  sealed jsonb := input -> 'sealed';
-  old config_entries;
-  new config_entries;
 begin
+  perform stratum.require_definitions(input);
   perform stratum.lock_chain(t.id);
-  perform stratum.require_config_unlocked(t.path, input ->> 'key');
-  select * into old from config_entries where tenant_id = t.id and key = input ->> 'key';
-  if sealed is not null then
-    insert into data_keys (tenant_id, id, master_key_id, wrapped)
-    values (t.id, (sealed -> 'data_key' ->> 'id')::uuid, sealed -> 'data_key' ->> 'master_key_id', sealed -> 'data_key' ->> 'wrapped')
-    on conflict do nothing;
-  end if;
-  insert into config_entries (tenant_id, key, value, ciphertext, data_key_id, locked)
-  values (t.id, input ->> 'key', case when sealed is null then input -> 'value' end, sealed ->> 'ciphertext',
-    (sealed -> 'data_key' ->> 'id')::uuid, (input ->> 'locked')::boolean)
-  on conflict (tenant_id, key) do update set value = excluded.value, ciphertext = excluded.ciphertext,
-    data_key_id = excluded.data_key_id, locked = excluded.locked, updated_at = now()
-  returning * into new;
-  perform stratum.record(who, t.id, 'config.set', jsonb_build_object('type', 'config', 'id', t.id, 'key', new.key),
-    stratum.config_entry_audit(old), stratum.config_entry_audit(new), jsonb_build_array(jsonb_build_array('subtree', t.path)));
-  return stratum.config_entry_json(new) || jsonb_build_object('source_tenant_id', t.id, 'inherited', false);
+  return stratum.write_config(who, t, input);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.sha256_hex(input text)
@@ -1340,6 +2118,21 @@ CREATE OR REPLACE FUNCTION stratum.sha256_hex(input text)
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 AS $function$ select encode(sha256(convert_to(input, 'UTF8')), 'hex') $function$;
+
+CREATE OR REPLACE FUNCTION stratum.stored_config_digest(keys jsonb)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (select count(*) || ':' || coalesce(max(h.id), 0) from config_history h where h.key in (select jsonb_array_elements_text(keys)));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.structure_for(input jsonb)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$ select case when (input ->> 'cascade')::boolean then 'exclusive' else 'shared' end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.subdomain(slug text)
  RETURNS text
@@ -1366,7 +2159,7 @@ CREATE OR REPLACE FUNCTION stratum.suspend_tenant(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  return stratum.change_status(stratum.authorize('suspend_tenant', actor, input, 'shared'), (input ->> 'id')::uuid,
+  return stratum.change_status(stratum.authorize('suspend_tenant', actor, input, stratum.structure_for(input)), input,
     'suspended', '{active}', 'tenant.suspended');
 end $function$;
 
@@ -1375,6 +2168,17 @@ CREATE OR REPLACE FUNCTION stratum.system_chain()
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 AS $function$ select '00000000-0000-0000-0000-000000000000'::uuid $function$;
+
+CREATE OR REPLACE FUNCTION stratum.take_slug(wanted text, of_tenant uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  insert into tenant_slugs as taken (slug, tenant_id) values (wanted, of_tenant)
+  on conflict (slug) do update set tenant_id = excluded.tenant_id where taken.tenant_id = excluded.tenant_id;
+  if not found then perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', wanted)); end if;
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.tenant_json(t stratum.tenants)
  RETURNS jsonb
@@ -1463,6 +2267,9 @@ declare
   end_path ltree := coalesce(stratum.subtree_end(top), 'z'::ltree);
   wanted integer := (input ->> 'limit')::integer;
   statuses text[] := stratum.listed_statuses(input);
+  deepest integer := coalesce(nlevel(top), 0) + coalesce((input ->> 'max_depth')::integer, 20);
+  -- what is searched for, with the signs that LIKE reads made plain
+  pattern text := '%' || regexp_replace(coalesce(input ->> 'q', ''), '([\\%_])', '\\\1', 'g') || '%';
   rows tenants[];
 begin
   if input -> 'after' is not null then
@@ -1472,11 +2279,17 @@ begin
     after := top;
   end if;
   if roots_only then
-    rows := stratum.roots_between(coalesce(stratum.subtree_end(after), first_path), end_path, statuses, wanted + 1);
+    -- by the index of roots, so that the subtrees between are not read, however large
+    rows := array(
+      select t from tenants t
+      where t.parent_id is null and t.path >= coalesce(after, first_path) and t.path < end_path and t.path <> coalesce(after, ''::ltree)
+        and stratum.is_listed(t, statuses, pattern)
+      order by t.path limit wanted + 1);
   else
     rows := array(
       select t from tenants t
-      where t.path >= coalesce(after, first_path) and t.path < end_path and t.path <> coalesce(after, ''::ltree) and t.status = any (statuses)
+      where t.path >= coalesce(after, first_path) and t.path < end_path and t.path <> coalesce(after, ''::ltree)
+        and nlevel(t.path) <= deepest and stratum.is_listed(t, statuses, pattern)
       order by t.path limit wanted + 1);
   end if;
   return jsonb_build_object(
@@ -1499,6 +2312,7 @@ begin
   perform stratum.lock_chain(t.id);
   old := stratum.lock_permission(t.id, (input ->> 'policy_id')::uuid);
   perform stratum.require_permission_writable(t, old.key, coalesce(input ->> 'mode', old.mode));
+  perform stratum.require_size('value', input -> 'value', 65536);
   update permission_policies set value = coalesce(input -> 'value', value), mode = coalesce(input ->> 'mode', mode),
     revocation_mode = coalesce(input ->> 'revocation_mode', revocation_mode), updated_at = now()
   where id = old.id returning * into new;
@@ -1520,18 +2334,12 @@ declare
 begin
   select * into old from tenants where id = (input ->> 'id')::uuid for no key update;
   perform stratum.require_active_within(who, old, 'an active tenant');
-  -- Looked up before it is written: two that swap their slugs would wait for each other in the index.
-  if exists (select from tenants t where t.slug = input ->> 'slug' and t.id <> old.id) then
-    perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', input -> 'slug'));
-  end if;
+  perform stratum.require_size('metadata', input -> 'metadata', 16384);
   perform stratum.lock_chain(old.id);
-  begin
-    update tenants set slug = coalesce(input ->> 'slug', slug), name = coalesce(input ->> 'name', name),
-      metadata = coalesce(input -> 'metadata', metadata), updated_at = now()
-    where id = old.id returning * into new;
-  exception when unique_violation then
-    perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', input -> 'slug'));
-  end;
+  if input ->> 'slug' is not null then perform stratum.take_slug(input ->> 'slug', old.id); end if;
+  update tenants set slug = coalesce(input ->> 'slug', slug), name = coalesce(input ->> 'name', name),
+    metadata = coalesce(input -> 'metadata', metadata), updated_at = now()
+  where id = old.id returning * into new;
   perform stratum.record(who, new.id, 'tenant.updated', stratum.resource('tenant', new.id), stratum.tenant_json(old), stratum.tenant_json(new),
     jsonb_build_array(jsonb_build_array('subtree', new.path))
       || case when old.slug = new.slug then '[]' else jsonb_build_array(jsonb_build_array('host', old.slug), jsonb_build_array('host', new.slug)) end);
@@ -1556,6 +2364,37 @@ AS $function$
   select r is null or coalesce(p operator(stratum.>=) r and p operator(stratum.<) stratum.subtree_end(r), false)
 $function$;
 
+CREATE OR REPLACE FUNCTION stratum.write_config(who jsonb, t stratum.tenants, entry jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  sealed jsonb := entry -> 'sealed';
+  old config_entries;
+  new config_entries;
+begin
+  perform stratum.require_config_unlocked(t.path, entry ->> 'key');
+  perform stratum.require_size('value', entry -> 'value', 65536);
+  select * into old from config_entries where tenant_id = t.id and key = entry ->> 'key';
+  if sealed is not null then
+    insert into data_keys (tenant_id, id, master_key_id, wrapped)
+    values (t.id, (sealed -> 'data_key' ->> 'id')::uuid, sealed -> 'data_key' ->> 'master_key_id', sealed -> 'data_key' ->> 'wrapped')
+    on conflict do nothing;
+  end if;
+  insert into config_entries (tenant_id, key, value, ciphertext, data_key_id, locked)
+  values (t.id, entry ->> 'key', case when sealed is null then entry -> 'value' end, sealed ->> 'ciphertext',
+    (sealed -> 'data_key' ->> 'id')::uuid, (entry ->> 'locked')::boolean)
+  on conflict (tenant_id, key) do update set value = excluded.value, ciphertext = excluded.ciphertext,
+    data_key_id = excluded.data_key_id, locked = excluded.locked, updated_at = now()
+  returning * into new;
+  perform stratum.require_config_room(t.id);
+  perform stratum.keep_config(who, new, false);
+  perform stratum.record(who, t.id, 'config.set', jsonb_build_object('type', 'config', 'id', t.id, 'key', new.key),
+    stratum.config_entry_audit(old), stratum.config_entry_audit(new), jsonb_build_array(jsonb_build_array('subtree', t.path)));
+  return stratum.config_entry_json(new) || jsonb_build_object('source_tenant_id', t.id, 'inherited', false);
+end $function$;
+
 -- Triggers
 
 CREATE TRIGGER check_tree_on_insert AFTER INSERT ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.check_tree();
@@ -1565,15 +2404,23 @@ CREATE TRIGGER check_tree_on_update AFTER UPDATE ON stratum.tenants REFERENCING 
 
 grant execute on function stratum.archive_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.authenticate(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.batch_create_tenants(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.batch_set_config(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.compute_drift(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.create_api_key(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.create_permission(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.create_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.delete_config(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.delete_permission(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.delete_tenant(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.diff_config(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.dry_run(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.explain_config(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.explain_permission(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_ancestors(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_api_key(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_children(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.get_config_history(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_config_inheritance(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_context(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_descendants(jsonb,jsonb) to stratum_control;
@@ -1582,14 +2429,22 @@ grant execute on function stratum.get_root(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_tenant_by_slug(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_tenant_context(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.get_tenant_counts(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.list_api_keys(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.list_config_definitions(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.list_tenants(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.move_tenant(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.put_config_definitions(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.read_config_definitions(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.read_stored_config(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.reorder_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.resolve(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.resolve_config(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.resolve_permissions(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.resume_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.revoke_api_key(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.run_if_match(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.run_once(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.set_config(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.suspend_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.update_permission(jsonb,jsonb) to stratum_control;

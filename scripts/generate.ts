@@ -9,18 +9,20 @@ import { endpointList } from '../src/features/endpoints.ts'
 const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
 
 const rows = endpointList
-  .map((endpoint) => `  (${literal(sqlName(endpoint.id))}, ${literal(endpoint.scope)}, ${literal(JSON.stringify(endpoint.reach))})`)
+  .map(
+    (endpoint) =>
+      `  (${literal(sqlName(endpoint.id))}, ${literal(endpoint.scope)}, ${literal(JSON.stringify(endpoint.reach))}, ${endpoint.alsoScope ? literal(JSON.stringify(endpoint.alsoScope)) : 'null'})`,
+  )
   .sort()
 
 const operations = `-- Generated from the contracts by \`npm run generate\`: what each operation asks of its caller.
--- stratum.authorize reads it; an operation without a row cannot run.
-with rules (name, scope, reach) as (values
+-- stratum.authorize reads it; an operation without a row cannot run. Rules of operations that are gone stay for
+-- the Workers of the previous release; a migration of the next one drops rule and function together.
+insert into stratum.operations (name, scope, reach, also_scope)
+select name, scope, reach::jsonb, also_scope::jsonb from (values
 ${rows.join(',\n')}
-), written as (
-  insert into stratum.operations (name, scope, reach) select name, scope, reach::jsonb from rules
-  on conflict (name) do update set scope = excluded.scope, reach = excluded.reach
-)
-delete from stratum.operations where name not in (select name from rules);
+) as rules (name, scope, reach, also_scope)
+on conflict (name) do update set scope = excluded.scope, reach = excluded.reach, also_scope = excluded.also_scope;
 `
 
 const files: Array<[path: URL, content: string]> = [[new URL('../migrations/routines/05_operations.sql', import.meta.url), operations]]

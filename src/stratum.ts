@@ -1,17 +1,22 @@
-import { ApiKeySecrets } from './auth/api-keys.ts'
-import { TokenVerifier } from './auth/tokens.ts'
-import type { Actor, Credential } from './core/actor.ts'
-import type { CallOf, Endpoint, InputOf, OutputOf } from './core/endpoint.ts'
+import type { CallOf, Endpoint, InputOf, OutputOf, Preview } from './core/endpoint.ts'
 import { stratumError } from './core/error-classes.ts'
 import { StratumError } from './core/errors.ts'
 import type { Json } from './core/json.ts'
 import type { Scope } from './core/scopes.ts'
-import { Secrets } from './crypto/envelope.ts'
-import { parseKeyRing } from './crypto/key-ring.ts'
-import type { Database } from './db/database.ts'
-import { neonDatabase } from './db/neon.ts'
-import { postgresDatabase, type QueryablePool } from './db/postgres.ts'
-import type { ConfigEntry } from './features/config/contract.ts'
+import {
+  type AuditActor,
+  actorOf,
+  type CascadeOptions,
+  type Endpoints,
+  type ListOptions,
+  NOBODY,
+  openServices,
+  type Page,
+  parseCall,
+  type StratumOptions,
+  showable,
+} from './embedding.ts'
+import type { ConfigDefinition, ConfigDrift, ConfigEntry } from './features/config/contract.ts'
 import { type Principal, Principal as PrincipalSchema, type TenantContext } from './features/context/contract.ts'
 import { endpoints } from './features/endpoints.ts'
 import type { ApiKey } from './features/keys/contract.ts'
@@ -20,81 +25,6 @@ import { operationFor } from './features/operations.ts'
 import type { PermissionPolicy, ResolvedPermission } from './features/permissions/contract.ts'
 import type { Tenant, VisibleTenant } from './features/tenants/contract.ts'
 import { currentTenantContext, getTenantContext, runWithTenant, type TenantScope } from './tenant-scope.ts'
-
-/** A `pg` Pool, as far as this class uses it. */
-export interface PoolLike extends QueryablePool {
-  connect(): Promise<{ query(text: string): Promise<{ rows: Array<Record<string, unknown>> }>; release(): void }>
-}
-
-/** How to make a {@link Stratum}: over which connection, with which keys. */
-export interface StratumOptions {
-  /** A `pg` Pool; it stays yours to close. Give this or `databaseUrl`. */
-  pool?: PoolLike
-  /** Connection string for Neon's HTTP protocol. */
-  databaseUrl?: string
-  /** Where Neon's HTTP protocol is spoken, if not at Neon: the local stack's `neon_url`. */
-  neonEndpoint?: string
-  /** Bring the database to this version before the first operation. Default false. */
-  autoMigrate?: boolean
-  /** Ring of master keys, `id:base64,…`, newest first. Default: the variable STRATUM_MASTER_KEYS. */
-  masterKeys?: string
-  /** Ring of API key secrets, `id:base64,…`, newest first. Default: the variable STRATUM_API_KEY_SECRETS. */
-  apiKeySecrets?: string
-  /** What new API keys begin with. Default `sk_live_`. */
-  apiKeyPrefix?: 'sk_live_' | 'sk_test_'
-}
-
-/** Who did it, for the audit trail; the embedding process vouches for it. */
-export interface AuditActor {
-  actor_id: string
-  actor_type: string
-  source_ip?: string
-  request_id?: string
-}
-
-/** Which page of a list; `cursor` is the previous page's `next_cursor`. */
-export interface ListOptions {
-  limit?: number
-  cursor?: string
-  status?: 'active' | 'suspended' | 'archived'
-  include_archived?: boolean
-}
-/** One page of a list. `next_cursor` is null on the last one. */
-export interface Page<T> {
-  data: T[]
-  next_cursor: string | null
-  has_more: boolean
-}
-
-const NOBODY: AuditActor = { actor_id: 'embedded', actor_type: 'system' }
-
-const environment = (name: string): string | undefined => (typeof process === 'undefined' ? undefined : process.env[name])
-const ring = (given: string | undefined, variable: string, exact: boolean) => {
-  const text = given ?? environment(variable)
-  return text ? parseKeyRing(text, { variable, bytes: 32, exact }) : null
-}
-
-/** Params, query and body of a call that comes as one object, parsed. @throws VALIDATION_FAILED */
-function parseCall(endpoint: Endpoint, call: Record<string, unknown>): Record<string, unknown> {
-  const parts = [endpoint.params, endpoint.query, endpoint.body]
-  const given = Object.entries(call).filter(([, value]) => value !== undefined)
-  const unknown = given.map(([key]) => key).filter((key) => !parts.some((part) => key in part.shape))
-  const issues = unknown.map((key) => ({ path: key, message: 'is not known to this operation' }))
-  const input: Record<string, unknown> = {}
-  for (const part of parts) {
-    const parsed = part.safeParse(Object.fromEntries(given.filter(([key]) => key in part.shape)))
-    if (parsed.success) Object.assign(input, parsed.data)
-    else issues.push(...parsed.error.issues.map((issue) => ({ path: issue.path.join('.'), message: issue.message.replace(/\.$/, '') })))
-  }
-  if (issues.length > 0) throw stratumError('VALIDATION_FAILED', { reason: `${issues[0]?.path}: ${issues[0]?.message}`, issues })
-  return input
-}
-
-function openDatabase({ pool, databaseUrl, neonEndpoint }: StratumOptions): Database {
-  if (pool && databaseUrl === undefined) return postgresDatabase(pool)
-  if (databaseUrl !== undefined && !pool) return neonDatabase(databaseUrl, { endpoint: neonEndpoint })
-  throw stratumError('CONFIGURATION_INVALID', { reason: 'Give new Stratum() either a pool or a databaseUrl.' })
-}
 
 /**
  * Stratum embedded in a process: every operation without HTTP in between. The process is trusted with
@@ -120,13 +50,7 @@ export class Stratum {
 
   constructor(options: StratumOptions) {
     this.#options = options
-    this.#services = {
-      db: openDatabase(options),
-      secrets: new Secrets(ring(options.masterKeys, 'STRATUM_MASTER_KEYS', true)),
-      apiKeys: new ApiKeySecrets(ring(options.apiKeySecrets, 'STRATUM_API_KEY_SECRETS', false), options.apiKeyPrefix),
-      tokens: new TokenVerifier([]),
-      hosts: { baseDomains: [], apiHosts: [], pathPrefix: '/t' },
-    }
+    this.#services = openServices(options)
   }
 
   /**
@@ -148,21 +72,20 @@ export class Stratum {
       const { autoMigrate } = await import('./db/auto-migrate.ts')
       await autoMigrate(this.#options)
     }
-    const health = (await this.#services.db.call('get_health', this.#actor(NOBODY), {})) as { role: string; role_bypasses_row_security: boolean }
+    const health = (await this.#services.db.call('get_health', actorOf(NOBODY), {})) as { role: string; role_bypasses_row_security: boolean }
     if (health.role_bypasses_row_security) {
       console.warn(`stratum: the role ${health.role} bypasses row security. That is fine for the control plane; tenant data needs another role.`)
     }
   }
 
-  #actor(audit: AuditActor, credential?: Credential): Actor {
-    const { actor_id, actor_type, request_id = null, source_ip = null } = audit
-    return { credential: credential ?? { type: 'embedded', actor_id, actor_type }, named: [], exposed: false, request_id, source_ip }
+  async #prepare<E extends Endpoint>(endpoint: E, call: CallOf<E>): Promise<{ endpoint: E; parsed: InputOf<E> }> {
+    if (this.#options.autoMigrate) await this.initialize()
+    return { endpoint, parsed: parseCall(endpoint, call as Record<string, unknown>) as InputOf<E> }
   }
 
-  async #run<E extends Endpoint>(endpoint: E, call: CallOf<E>, audit: AuditActor = NOBODY): Promise<OutputOf<E>> {
-    if (this.#options.autoMigrate) await this.initialize()
-    const input = parseCall(endpoint, call as Record<string, unknown>)
-    return operationFor(endpoint).run(this.#services, this.#actor(audit), input as InputOf<E>)
+  async #run<E extends Endpoint>(given: E, call: CallOf<E>, audit: AuditActor = NOBODY): Promise<OutputOf<E>> {
+    const { endpoint, parsed } = await this.#prepare(given, call)
+    return operationFor(endpoint).run(this.#services, actorOf(audit), parsed)
   }
 
   // tenants
@@ -187,25 +110,33 @@ export class Stratum {
   updateTenant(id: string, patch: { name?: string; slug?: string; metadata?: Record<string, Json> }, audit?: AuditActor): Promise<Tenant> {
     return this.#run(endpoints.updateTenant, { ...patch, id }, audit)
   }
-  /** Archive a tenant. */
-  deleteTenant(id: string, audit?: AuditActor): Promise<Tenant> {
-    return this.#run(endpoints.deleteTenant, { id }, audit)
+  /** Archive a tenant; with `cascade` every active one below too. */
+  deleteTenant(id: string, options: CascadeOptions = {}, audit?: AuditActor): Promise<Tenant> {
+    return this.#run(endpoints.deleteTenant, { ...options, id }, audit)
   }
   /** Move a tenant with all below it under another parent, or to the top (null). */
   moveTenant(id: string, newParentId: string | null, audit?: AuditActor): Promise<Tenant> {
     return this.#run(endpoints.moveTenant, { id, new_parent_id: newParentId }, audit)
   }
-  /** Suspend an active tenant: it no longer resolves, and neither do its credentials. */
-  suspendTenant(id: string, audit?: AuditActor): Promise<Tenant> {
-    return this.#run(endpoints.suspendTenant, { id }, audit)
+  /** Suspend an active tenant: it no longer resolves, and neither do its credentials; with `cascade` every active one below too. */
+  suspendTenant(id: string, options: CascadeOptions = {}, audit?: AuditActor): Promise<Tenant> {
+    return this.#run(endpoints.suspendTenant, { ...options, id }, audit)
   }
-  /** Make a suspended or archived tenant active again. */
+  /** Make a suspended or archived tenant active again, and with it what its cascade changed. */
   resumeTenant(id: string, audit?: AuditActor): Promise<Tenant> {
     return this.#run(endpoints.resumeTenant, { id }, audit)
   }
-  /** Archive an active or suspended tenant. */
-  archiveTenant(id: string, audit?: AuditActor): Promise<Tenant> {
-    return this.#run(endpoints.archiveTenant, { id }, audit)
+  /** Archive an active or suspended tenant; with `cascade` every active one below too. */
+  archiveTenant(id: string, options: CascadeOptions = {}, audit?: AuditActor): Promise<Tenant> {
+    return this.#run(endpoints.archiveTenant, { ...options, id }, audit)
+  }
+  /** Put a tenant at a place among its siblings, counted from 0. */
+  reorderTenant(id: string, position: number, audit?: AuditActor): Promise<Tenant> {
+    return this.#run(endpoints.reorderTenant, { id, position }, audit)
+  }
+  /** Create up to 100 tenants, all or none; `parent_slug` names a parent of the same batch. Answered in their order. */
+  async batchCreateTenants(tenants: CallOf<typeof endpoints.batchCreateTenants>['tenants'], audit?: AuditActor): Promise<Tenant[]> {
+    return (await this.#run(endpoints.batchCreateTenants, { tenants }, audit)).tenants
   }
   /** The tenants above, root first. */
   async getAncestors(id: string): Promise<VisibleTenant[]> {
@@ -252,14 +183,59 @@ export class Stratum {
   async deleteConfig(tenantId: string, key: string, audit?: AuditActor): Promise<void> {
     await this.#run(endpoints.deleteConfig, { id: tenantId, key }, audit)
   }
-  /** What holds for a tenant, by key. Secrets are decrypted, which the audit trail shows, unless `reveal` is false. */
-  async resolveConfig(tenantId: string, options: { reveal?: boolean } = {}, audit?: AuditActor): Promise<Record<string, ConfigEntry>> {
-    const { config } = await this.#run(endpoints.resolveConfig, { id: tenantId, reveal: options.reveal ?? true }, audit)
+  /** Set up to 200 keys; each that is refused says why and leaves the others, or with `atomic` all or none. */
+  batchSetConfig(
+    tenantId: string,
+    entries: CallOf<typeof endpoints.batchSetConfig>['entries'],
+    options: { atomic?: boolean } = {},
+    audit?: AuditActor,
+  ): Promise<OutputOf<typeof endpoints.batchSetConfig>> {
+    return this.#run(endpoints.batchSetConfig, { ...options, id: tenantId, entries }, audit)
+  }
+  /**
+   * What holds for a tenant, by key, or what held `at` a moment, with the tree as it was then. Secrets are
+   * decrypted, which the audit trail shows, unless `reveal` is false.
+   */
+  async resolveConfig(tenantId: string, options: { reveal?: boolean; at?: string } = {}, audit?: AuditActor): Promise<Record<string, ConfigEntry>> {
+    const { config } = await this.#run(endpoints.resolveConfig, { ...options, id: tenantId, reveal: options.reveal ?? true }, audit)
     return config as Record<string, ConfigEntry>
   }
   /** What holds for a tenant, by key, with every level that sets the key, root first. */
   async getConfigWithInheritance(tenantId: string): Promise<OutputOf<typeof endpoints.getConfigInheritance>['config']> {
     return (await this.#run(endpoints.getConfigInheritance, { id: tenantId })).config
+  }
+  /** One key: what holds, and each level that sets it, root first, with which one won and why. */
+  explainConfig(tenantId: string, key: string): Promise<OutputOf<typeof endpoints.explainConfig>> {
+    return this.#run(endpoints.explainConfig, { id: tenantId, key })
+  }
+  /** The keys in which two tenants differ. */
+  async diffConfig(a: string, b: string): Promise<OutputOf<typeof endpoints.diffConfig>['data']> {
+    return (await this.#run(endpoints.diffConfig, { tenant_a: a, tenant_b: b })).data
+  }
+  /** How a child's config stands to its parent's, for each key: ok, override, missing, or conflict (an override shadowed by a lock). */
+  async computeDrift(parentId: string, childId: string): Promise<ConfigDrift> {
+    return (await this.#run(endpoints.computeDrift, { id: parentId, child: childId })).data
+  }
+  /** The same for several children, by their ids. */
+  async batchComputeDrift(parentId: string, childIds: readonly string[]): Promise<Record<string, ConfigDrift>> {
+    const drifts = await Promise.all(childIds.map(async (childId) => [childId, await this.computeDrift(parentId, childId)] as const))
+    return Object.fromEntries(drifts)
+  }
+  /** What a tenant's own entry of a key was, newest change first, a page at a time. */
+  getConfigHistory(tenantId: string, key: string, options: { limit?: number; cursor?: string } = {}): Promise<OutputOf<typeof endpoints.getConfigHistory>> {
+    return this.#run(endpoints.getConfigHistory, { ...options, id: tenantId, key })
+  }
+  /** Make, replace or remove definitions of keys, as `defineConfig` makes them; `strict` refuses keys that have none. Answers them all. */
+  async putConfigDefinitions(
+    definitions: CallOf<typeof endpoints.putConfigDefinitions>['definitions'],
+    options: { remove?: string[]; strict?: boolean } = {},
+    audit?: AuditActor,
+  ): Promise<ConfigDefinition[]> {
+    return (await this.#run(endpoints.putConfigDefinitions, { ...options, definitions }, audit)).data
+  }
+  /** What config keys may hold, in the whole installation. */
+  async listConfigDefinitions(): Promise<ConfigDefinition[]> {
+    return (await this.#run(endpoints.listConfigDefinitions, {})).data
   }
 
   // permissions
@@ -285,6 +261,35 @@ export class Stratum {
   async resolvePermissions(tenantId: string): Promise<Record<string, ResolvedPermission>> {
     return (await this.#run(endpoints.resolvePermissions, { id: tenantId })).permissions
   }
+  /** One key: what holds, and each level that has a policy for it, root first, with which one won and why. */
+  explainPermission(tenantId: string, key: string): Promise<OutputOf<typeof endpoints.explainPermission>> {
+    return this.#run(endpoints.explainPermission, { id: tenantId, key })
+  }
+
+  // showing before doing
+
+  /**
+   * What an operation would change, without doing it; `version` is for {@link Stratum.applyShown}.
+   *
+   * @example
+   * const shown = await stratum.dryRun('moveTenant', { id, new_parent_id })
+   * await stratum.applyShown('moveTenant', { id, new_parent_id }, shown.version)
+   * @throws INVALID_REQUEST for an operation that cannot be shown without being done
+   */
+  async dryRun<K extends keyof Endpoints>(operation: K, input: CallOf<Endpoints[K]>, audit: AuditActor = NOBODY): Promise<Preview> {
+    const { endpoint, parsed } = await this.#prepare(showable(operation), input)
+    return operationFor(endpoint).preview(this.#services, actorOf(audit), parsed)
+  }
+  /** Do exactly what the dry run of this version showed, or nothing. @throws VERSION_MISMATCH */
+  async applyShown<K extends keyof Endpoints>(
+    operation: K,
+    input: CallOf<Endpoints[K]>,
+    version: string,
+    audit: AuditActor = NOBODY,
+  ): Promise<OutputOf<Endpoints[K]>> {
+    const { endpoint, parsed } = await this.#prepare(showable(operation), input)
+    return operationFor(endpoint).run(this.#services, actorOf(audit), parsed, { ifMatch: version })
+  }
 
   // API keys
 
@@ -295,14 +300,15 @@ export class Stratum {
     audit?: AuditActor,
   ): Promise<ApiKey & { key: string }> {
     const options = typeof nameOrOptions === 'string' ? { name: nameOrOptions } : nameOrOptions
-    return this.#run(endpoints.createApiKey, { ...options, ...(tenantId === null ? {} : { tenant_id: tenantId }) }, audit)
+    // Optional only in a replay, which there is none of here.
+    return this.#run(endpoints.createApiKey, { ...options, ...(tenantId === null ? {} : { tenant_id: tenantId }) }, audit) as Promise<ApiKey & { key: string }>
   }
   /** Who a presented key is, or null when it is unknown, revoked or expired. @throws TENANT_SUSPENDED, TENANT_ARCHIVED */
   async validateApiKey(key: string): Promise<Principal | null> {
     if (this.#options.autoMigrate) await this.initialize()
     try {
       const credential = { type: 'api_key' as const, hashes: await this.#services.apiKeys.hashes(key) }
-      return PrincipalSchema.parse(await this.#services.db.call('authenticate', this.#actor(NOBODY, credential), {}))
+      return PrincipalSchema.parse(await this.#services.db.call('authenticate', actorOf(NOBODY, credential), {}))
     } catch (error) {
       if (error instanceof StratumError && error.code === 'API_KEY_INVALID') return null
       throw error

@@ -4,6 +4,7 @@ import { TokenVerifier } from '../src/auth/tokens.ts'
 import { StratumError } from '../src/core/errors.ts'
 import { Secrets } from '../src/crypto/envelope.ts'
 import { neonDatabase } from '../src/db/neon.ts'
+import { ConfigDefinitions } from '../src/features/config/definitions.ts'
 import { createApp } from '../src/http/app.ts'
 import { VERSION } from '../src/version.ts'
 import { parseEnvironment } from './env.ts'
@@ -17,6 +18,7 @@ function build(env: Record<string, unknown>) {
       apiKeys: new ApiKeySecrets(settings.apiKeySecrets, settings.STRATUM_API_KEY_PREFIX),
       tokens: new TokenVerifier(settings.issuers),
       hosts: { baseDomains: settings.STRATUM_BASE_DOMAINS, apiHosts: settings.STRATUM_API_HOSTS, pathPrefix: settings.STRATUM_PATH_PREFIX },
+      definitions: new ConfigDefinitions(),
     },
     corsOrigins: settings.STRATUM_CORS_ORIGINS,
     log: (line) => {

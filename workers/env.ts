@@ -10,6 +10,11 @@ const list = z.string().transform((text) =>
     .map((item) => item.trim().toLowerCase())
     .filter((item) => item !== ''),
 )
+/** Hosts as they are compared: what could never match is refused rather than ignored. */
+const hosts = (what: string) =>
+  list.refine((items) => items.every((item) => /^(\[[0-9a-f:.]+\]|[a-z0-9]([a-z0-9.-]*[a-z0-9])?)$/.test(item)), {
+    message: `must be a comma-separated list of ${what}: names alone, without scheme, port, wildcard or trailing dot`,
+  })
 
 const Variables = z.object({
   /** Connection string of the role stratum_control. */
@@ -23,13 +28,17 @@ const Variables = z.object({
   STRATUM_API_KEY_SECRETS: required('2026:<base64 of 32 random bytes>'),
   STRATUM_API_KEY_PREFIX: z.enum(['sk_live_', 'sk_test_']).default('sk_live_'),
   STRATUM_ISSUERS: z.string().default('[]'),
-  STRATUM_BASE_DOMAINS: list.default(['localhost']),
-  STRATUM_API_HOSTS: list.default([]),
+  STRATUM_BASE_DOMAINS: hosts('domains').default(['localhost']),
+  STRATUM_API_HOSTS: hosts('hosts').default([]),
   STRATUM_PATH_PREFIX: z
     .string()
     .regex(/^\/[a-z0-9-]+$/, 'must be one path segment such as /t')
     .default('/t'),
-  STRATUM_CORS_ORIGINS: list.default([]),
+  STRATUM_CORS_ORIGINS: list
+    .refine((items) => items.every((item) => URL.canParse(item) && new URL(item).origin === item), {
+      message: 'must be a comma-separated list of origins such as https://console.example.com; a wildcard is not accepted',
+    })
+    .default([]),
   STRATUM_DEVELOPMENT: z
     .enum(['true', 'false'])
     .default('false')

@@ -56,6 +56,22 @@ language sql immutable parallel safe as $$
   end
 $$;
 --> statement-breakpoint
+-- Fail when a value takes more room as Postgres writes it than it may; that can be far more than it took to send.
+create or replace function stratum.require_size(field text, value jsonb, maximum_bytes integer) returns void
+language plpgsql immutable set search_path = stratum, pg_temp as $$
+begin
+  if octet_length(value::text) > maximum_bytes then
+    perform stratum.fail('VALIDATION_FAILED', jsonb_build_object('reason', format('%s: is larger than %s bytes', field, maximum_bytes),
+      'issues', jsonb_build_array(jsonb_build_object('path', field, 'message', format('Must not be larger than %s bytes.', maximum_bytes)))));
+  end if;
+end $$;
+--> statement-breakpoint
+-- An audit entry's list of what was changed besides: how many, and the first thousand.
+create or replace function stratum.id_list(ids uuid[]) returns jsonb
+language sql immutable parallel safe as $$
+  select jsonb_build_object('count', cardinality(ids), 'ids', to_jsonb(ids[:1000]))
+$$;
+--> statement-breakpoint
 -- The subdomain of a slug, or null where it is no legal DNS label or is reserved.
 create or replace function stratum.subdomain(slug text) returns text
 language sql stable parallel safe as $$

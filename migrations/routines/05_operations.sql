@@ -1,38 +1,48 @@
 -- Generated from the contracts by `npm run generate`: what each operation asks of its caller.
--- stratum.authorize reads it; an operation without a row cannot run.
-with rules (name, scope, reach) as (values
-  ('archive_tenant', 'write', '[{"kind":"parent","field":"id"}]'),
-  ('create_api_key', 'admin', '[{"kind":"tenant","field":"tenant_id"}]'),
-  ('create_permission', 'write', '[{"kind":"tenant","field":"id"}]'),
-  ('create_tenant', 'write', '[{"kind":"under","field":"parent_id"}]'),
-  ('delete_config', 'write', '[{"kind":"tenant","field":"id"}]'),
-  ('delete_permission', 'write', '[{"kind":"tenant","field":"id"}]'),
-  ('delete_tenant', 'write', '[{"kind":"parent","field":"id"}]'),
-  ('get_ancestors', 'read', '[{"kind":"tenant","field":"id"}]'),
-  ('get_api_key', 'admin', '[{"kind":"api_key","field":"id"}]'),
-  ('get_children', 'read', '[{"kind":"tenant","field":"id"}]'),
-  ('get_config_inheritance', 'read', '[{"kind":"tenant","field":"id"}]'),
-  ('get_context', 'read', '[]'),
-  ('get_descendants', 'read', '[{"kind":"tenant","field":"id"}]'),
-  ('get_health', 'admin', '[]'),
-  ('get_root', 'read', '[{"kind":"tenant","field":"id"}]'),
-  ('get_tenant', 'read', '[{"kind":"tenant","field":"id"}]'),
-  ('get_tenant_by_slug', 'read', '[]'),
-  ('get_tenant_context', 'admin', '[{"kind":"tenant","field":"id"}]'),
-  ('list_api_keys', 'admin', '[{"kind":"tenant","field":"tenant_id"}]'),
-  ('list_tenants', 'read', '[]'),
-  ('move_tenant', 'write', '[{"kind":"parent","field":"id"},{"kind":"under","field":"new_parent_id"}]'),
-  ('resolve', 'read', '[]'),
-  ('resolve_config', 'read', '[{"kind":"tenant","field":"id"}]'),
-  ('resolve_permissions', 'read', '[{"kind":"tenant","field":"id"}]'),
-  ('resume_tenant', 'write', '[{"kind":"parent","field":"id"}]'),
-  ('revoke_api_key', 'admin', '[{"kind":"api_key","field":"id"}]'),
-  ('set_config', 'write', '[{"kind":"tenant","field":"id"}]'),
-  ('suspend_tenant', 'write', '[{"kind":"parent","field":"id"}]'),
-  ('update_permission', 'write', '[{"kind":"tenant","field":"id"}]'),
-  ('update_tenant', 'write', '[{"kind":"tenant","field":"id"}]')
-), written as (
-  insert into stratum.operations (name, scope, reach) select name, scope, reach::jsonb from rules
-  on conflict (name) do update set scope = excluded.scope, reach = excluded.reach
-)
-delete from stratum.operations where name not in (select name from rules);
+-- stratum.authorize reads it; an operation without a row cannot run. Rules of operations that are gone stay for
+-- the Workers of the previous release; a migration of the next one drops rule and function together.
+insert into stratum.operations (name, scope, reach, also_scope)
+select name, scope, reach::jsonb, also_scope::jsonb from (values
+  ('archive_tenant', 'write', '[{"kind":"parent","field":"id"}]', null),
+  ('batch_create_tenants', 'write', '[{"kind":"under_each","field":"tenants"}]', null),
+  ('batch_set_config', 'write', '[{"kind":"tenant","field":"id"}]', null),
+  ('compute_drift', 'read', '[{"kind":"tenant","field":"id"},{"kind":"tenant","field":"child"}]', null),
+  ('create_api_key', 'admin', '[{"kind":"tenant","field":"tenant_id"}]', null),
+  ('create_permission', 'write', '[{"kind":"tenant","field":"id"}]', null),
+  ('create_tenant', 'write', '[{"kind":"under","field":"parent_id"}]', null),
+  ('delete_config', 'write', '[{"kind":"tenant","field":"id"}]', null),
+  ('delete_permission', 'write', '[{"kind":"tenant","field":"id"}]', null),
+  ('delete_tenant', 'write', '[{"kind":"parent","field":"id"}]', null),
+  ('diff_config', 'read', '[{"kind":"tenant","field":"tenant_a"},{"kind":"tenant","field":"tenant_b"}]', null),
+  ('explain_config', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('explain_permission', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_ancestors', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_api_key', 'admin', '[{"kind":"api_key","field":"id"}]', null),
+  ('get_children', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_config_history', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_config_inheritance', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_context', 'read', '[]', null),
+  ('get_descendants', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_health', 'admin', '[{"kind":"global","field":null}]', null),
+  ('get_root', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_tenant', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_tenant_by_slug', 'read', '[]', null),
+  ('get_tenant_context', 'admin', '[{"kind":"tenant","field":"id"}]', null),
+  ('get_tenant_counts', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('list_api_keys', 'admin', '[{"kind":"tenant","field":"tenant_id"}]', null),
+  ('list_config_definitions', 'admin', '[{"kind":"global","field":null}]', null),
+  ('list_tenants', 'read', '[]', null),
+  ('move_tenant', 'write', '[{"kind":"parent","field":"id"},{"kind":"under","field":"new_parent_id"}]', null),
+  ('put_config_definitions', 'admin', '[{"kind":"global","field":null}]', null),
+  ('reorder_tenant', 'write', '[{"kind":"parent","field":"id"}]', null),
+  ('resolve', 'read', '[]', null),
+  ('resolve_config', 'read', '[{"kind":"tenant","field":"id"}]', '{"field":"reveal","scope":"secrets:read"}'),
+  ('resolve_permissions', 'read', '[{"kind":"tenant","field":"id"}]', null),
+  ('resume_tenant', 'write', '[{"kind":"parent","field":"id"}]', null),
+  ('revoke_api_key', 'admin', '[{"kind":"api_key","field":"id"}]', null),
+  ('set_config', 'write', '[{"kind":"tenant","field":"id"}]', null),
+  ('suspend_tenant', 'write', '[{"kind":"parent","field":"id"}]', null),
+  ('update_permission', 'write', '[{"kind":"tenant","field":"id"}]', null),
+  ('update_tenant', 'write', '[{"kind":"tenant","field":"id"}]', null)
+) as rules (name, scope, reach, also_scope)
+on conflict (name) do update set scope = excluded.scope, reach = excluded.reach, also_scope = excluded.also_scope;

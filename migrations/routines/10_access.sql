@@ -27,14 +27,14 @@ language plpgsql stable set search_path = stratum, pg_temp as $$
 declare
   found_key record;
 begin
-  select k.id, k.tenant_id, k.scopes, t.path, t.status into found_key
+  select k.id, k.tenant_id, k.scopes, k.expires_at, t.path, t.status into found_key
   from api_keys k left join tenants t on t.id = k.tenant_id
   where k.key_hash = any (array(select jsonb_array_elements_text(hashes)))
     and k.revoked_at is null and (k.expires_at is null or k.expires_at > now());
   if not found then perform stratum.fail('API_KEY_INVALID'); end if;
   perform stratum.require_resolvable(found_key.status);
   return jsonb_build_object('type', 'api_key', 'id', found_key.id, 'tenant_id', found_key.tenant_id,
-    'top', found_key.tenant_id, 'path', found_key.path, 'scopes', to_jsonb(found_key.scopes));
+    'top', found_key.tenant_id, 'path', found_key.path, 'scopes', to_jsonb(found_key.scopes), 'expires_at', found_key.expires_at);
 end $$;
 --> statement-breakpoint
 -- A token was verified before it came here. Its tenant claim must lie within what its issuer is bound to;
@@ -96,7 +96,6 @@ declare
 begin
   for part in select value from jsonb_array_elements(coalesce(named, '[]')) loop
     if part ->> 'source' = 'subdomain' then
-      continue when exists (select from installation where part ->> 'tenant' = any (reserved_subdomains));
       select t.id into found_id from tenants t
       where t.slug = replace(part ->> 'tenant', '-', '_') and stratum.subdomain(t.slug) = part ->> 'tenant';
     else
@@ -145,6 +144,12 @@ begin
         select t.path into target from tenants t where t.id = named::uuid;
         if not found or not stratum.within(target.path, reach) then perform stratum.fail('TENANT_NOT_FOUND'); end if;
       end if;
+    when 'global' then
+      at_the_top := true;
+    when 'under_each' then
+      -- a parent that the same batch makes is under one that is judged here
+      perform stratum.require_reach(who, '{"kind": "under", "field": "parent_id"}', each.value)
+      from jsonb_array_elements(input -> (rule ->> 'field')) as each where each.value ->> 'parent_slug' is null;
     when 'parent' then
       select t.path, p.path as parent_path into target
       from tenants t left join tenants p on p.id = t.parent_id where t.id = named::uuid;
@@ -164,6 +169,14 @@ begin
   end if;
 end $$;
 --> statement-breakpoint
+-- True while a tenant lies within a principal's reach as the tree is now.
+create or replace function stratum.reaches(who jsonb, p stratum.ltree) returns boolean
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+begin
+  return p is not null and (who ->> 'top' is null
+    or exists (select from tenants top where top.id = (who ->> 'top')::uuid and stratum.within(p, top.path)));
+end $$;
+--> statement-breakpoint
 -- True when the principal's scopes allow what is needed.
 create or replace function stratum.has_scope(who jsonb, needed text) returns boolean
 language sql stable parallel safe as $$
@@ -171,13 +184,14 @@ language sql stable parallel safe as $$
 $$;
 --> statement-breakpoint
 -- Serialise what changes the shape of the tree: single creates and status changes share it, a move or a
--- cascade has it alone. With row locks only, a create under a moving subtree kept a stale path.
+-- cascade has it alone. With row locks only, a create under a moving subtree kept a stale path. A table's lock
+-- and not an advisory one, which any role of the database could take and keep.
 create or replace function stratum.lock_structure(mode text) returns void
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 begin
   case mode
-    when 'shared' then perform pg_advisory_xact_lock_shared(hashtextextended('stratum.structure', 0));
-    when 'exclusive' then perform pg_advisory_xact_lock(hashtextextended('stratum.structure', 0));
+    when 'shared' then lock table structure_lock in share mode;
+    when 'exclusive' then lock table structure_lock in exclusive mode;
   end case;
 end $$;
 --> statement-breakpoint
@@ -190,10 +204,13 @@ declare
   rule record;
   who jsonb := stratum.principal(actor);
 begin
-  select o.scope, o.reach into rule from operations o where o.name = operation;
+  select o.scope, o.reach, o.also_scope into rule from operations o where o.name = operation;
   if not found then perform stratum.fail('DATABASE_OUTDATED'); end if;
   if not stratum.has_scope(who, rule.scope) then
     perform stratum.fail('SCOPE_REQUIRED', jsonb_build_object('scope', rule.scope));
+  end if;
+  if (input ->> (rule.also_scope ->> 'field'))::boolean and not stratum.has_scope(who, rule.also_scope ->> 'scope') then
+    perform stratum.fail('SCOPE_REQUIRED', jsonb_build_object('scope', rule.also_scope -> 'scope'));
   end if;
   if structure <> 'none' then
     perform stratum.lock_structure(structure);

@@ -67,10 +67,14 @@ declare
 begin
   perform stratum.lock_chain(t.id);
   perform stratum.require_permission_writable(t, input ->> 'key', input ->> 'mode');
+  perform stratum.require_size('value', input -> 'value', 65536);
   insert into permission_policies (id, tenant_id, key, value, mode, revocation_mode)
   values (stratum.uuid_v7(), t.id, input ->> 'key', input -> 'value', input ->> 'mode', input ->> 'revocation_mode')
   on conflict (tenant_id, key) do nothing returning * into created;
-  if not found then perform stratum.fail('PERMISSION_EXISTS', jsonb_build_object('key', input -> 'key')); end if;
+  if (select count(*) > 1000 from permission_policies p where p.tenant_id = t.id) then
+    perform stratum.fail('PERMISSIONS_FULL', '{"maximum_policies": 1000}');
+  end if;
+  if created.id is null then perform stratum.fail('PERMISSION_EXISTS', jsonb_build_object('key', input -> 'key')); end if;
   perform stratum.record(who, t.id, 'permission.created', stratum.permission_resource(created),
     null, stratum.permission_policy_json(created), jsonb_build_array(jsonb_build_array('subtree', t.path)));
   return stratum.permission_policy_json(created);
@@ -99,6 +103,7 @@ begin
   perform stratum.lock_chain(t.id);
   old := stratum.lock_permission(t.id, (input ->> 'policy_id')::uuid);
   perform stratum.require_permission_writable(t, old.key, coalesce(input ->> 'mode', old.mode));
+  perform stratum.require_size('value', input -> 'value', 65536);
   update permission_policies set value = coalesce(input -> 'value', value), mode = coalesce(input ->> 'mode', mode),
     revocation_mode = coalesce(input ->> 'revocation_mode', revocation_mode), updated_at = now()
   where id = old.id returning * into new;
@@ -123,25 +128,26 @@ begin
 end $$;
 --> statement-breakpoint
 -- SOFT: each direct child in which the policy is in effect keeps it as a copy of its own, so that what the
--- subtree effectively had survives. A copy replaces a shadowed policy unless that is PERMANENT.
+-- subtree effectively had survives. It is in effect in all children or in none of those that have none of their
+-- own, as they share all that is above; a child's own is shadowed only by LOCKED, and then replaced unless PERMANENT.
 create or replace function stratum.hand_down(t stratum.tenants, p stratum.permission_policies) returns uuid[]
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 declare
-  child tenants;
-  copy_id uuid;
-  copies uuid[] := '{}';
+  effective jsonb := stratum.resolved_permissions(t.path) -> p.key;
+  copies uuid[];
 begin
+  if effective ->> 'policy_id' <> p.id::text then return '{}'; end if;
   -- Locked against writers of its permissions: a policy created meanwhile would be taken for a shadowed one.
-  for child in select * from tenants where parent_id = t.id order by id for no key update loop
-    continue when stratum.resolved_permissions(child.path) -> p.key ->> 'policy_id' is distinct from p.id::text;
+  perform from tenants where parent_id = t.id order by id for no key update;
+  with handed as (
     insert into permission_policies as existing (id, tenant_id, key, value, mode, revocation_mode)
-    values (stratum.uuid_v7(), child.id, p.key, p.value, p.mode, p.revocation_mode)
+    select stratum.uuid_v7(), child.id, p.key, p.value, p.mode, p.revocation_mode from tenants child where child.parent_id = t.id
     on conflict (tenant_id, key) do update
       set id = excluded.id, value = excluded.value, mode = excluded.mode, revocation_mode = excluded.revocation_mode, updated_at = now()
-      where existing.revocation_mode <> 'PERMANENT'
-    returning existing.id into copy_id;
-    if found then copies := copies || copy_id; end if;
-  end loop;
+      where (effective ->> 'locked')::boolean and existing.revocation_mode <> 'PERMANENT'
+    returning existing.id
+  )
+  select coalesce(array_agg(id order by id), '{}') into copies from handed;
   return copies;
 end $$;
 --> statement-breakpoint
@@ -164,7 +170,7 @@ begin
   end if;
   delete from permission_policies where id = old.id;
   perform stratum.record(who, t.id, 'permission.deleted', stratum.permission_resource(old), stratum.permission_policy_json(old),
-    jsonb_build_object('revoked_policy_ids', revoked, 'copied_policy_ids', copies), jsonb_build_array(jsonb_build_array('subtree', t.path)));
+    jsonb_build_object('revoked_policies', stratum.id_list(revoked), 'copied_policies', stratum.id_list(copies)), jsonb_build_array(jsonb_build_array('subtree', t.path)));
   return stratum.permission_policy_json(old);
 end $$;
 --> statement-breakpoint
@@ -175,4 +181,30 @@ declare
 begin
   return jsonb_build_object('permissions',
     (select stratum.resolved_permissions(t.path) from tenants t where t.id = (input ->> 'id')::uuid));
+end $$;
+--> statement-breakpoint
+-- One key: what holds, and each level's part in it: locked, nearest, shadowed (below LOCKED) or overridden.
+-- Of levels above the caller's reach only the winning one shows more than id and depth.
+create or replace function stratum.explain_permission(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize('explain_permission', actor, input);
+  reach ltree := (who ->> 'path')::ltree;
+  t tenants;
+  effective jsonb;
+  winning_depth integer;
+begin
+  select * into strict t from tenants where id = (input ->> 'id')::uuid;
+  effective := stratum.resolved_permissions(t.path) -> (input ->> 'key');
+  select nlevel(w.path) - 1 into winning_depth from tenants w where w.id = (effective ->> 'source_tenant_id')::uuid;
+  return jsonb_build_object('key', input -> 'key', 'effective', effective, 'levels', (
+    select coalesce(jsonb_agg(
+      jsonb_build_object('tenant_id', a.id, 'depth', l.depth, 'effective', l.depth = winning_depth, 'reason', case
+          when l.depth = winning_depth then case when (effective ->> 'locked')::boolean then 'locked' else 'nearest' end
+          when l.depth > winning_depth then 'shadowed' else 'overridden' end)
+        || case when l.depth = winning_depth or stratum.within(a.path, reach)
+             then jsonb_build_object('policy_id', p.id, 'value', p.value, 'mode', p.mode, 'revocation_mode', p.revocation_mode) else '{}' end
+      order by l.depth), '[]')
+    from stratum.lineage(t.path) as l join tenants a on a.path = l.path
+    join permission_policies p on p.tenant_id = a.id and p.key = input ->> 'key'));
 end $$;

@@ -21,7 +21,8 @@ begin
   perform stratum.lock_chain(coalesce(bound_to, stratum.system_chain()));
   insert into api_keys (id, tenant_id, name, key_hash, hint, scopes, expires_at)
   values (stratum.uuid_v7(), bound_to, input ->> 'name', input ->> 'key_hash', input ->> 'hint',
-    array(select jsonb_array_elements_text(input -> 'scopes')), (input ->> 'expires_at')::timestamptz)
+    -- a key that expires makes none that outlives it
+    array(select jsonb_array_elements_text(input -> 'scopes')), least((input ->> 'expires_at')::timestamptz, (who ->> 'expires_at')::timestamptz))
   returning * into created;
   perform stratum.record(who, coalesce(bound_to, stratum.system_chain()), 'api_key.created', stratum.resource('api_key', created.id),
     null, stratum.api_key_json(created), jsonb_build_array(jsonb_build_array('principal', created.id)));
@@ -38,12 +39,17 @@ declare
   before_id uuid := coalesce((input -> 'after' ->> 0)::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
   rows api_keys[];
 begin
-  select coalesce(array_agg(page.k), '{}') into rows from (
-    select k from api_keys k left join tenants t on t.id = k.tenant_id
-    where k.id < before_id and (reach is null or stratum.within(t.path, reach))
-      and (input ->> 'tenant_id' is null or k.tenant_id = (input ->> 'tenant_id')::uuid)
-    order by k.id desc limit wanted + 1
-  ) as page;
+  -- three plans for three questions: one tenant's, those of a subtree, all
+  if input ->> 'tenant_id' is not null then
+    rows := array(
+      select k from api_keys k where k.tenant_id = (input ->> 'tenant_id')::uuid and k.id < before_id order by k.id desc limit wanted + 1);
+  elsif reach is not null then
+    rows := array(
+      select k from tenants t join api_keys k on k.tenant_id = t.id
+      where t.path >= reach and t.path < stratum.subtree_end(reach) and k.id < before_id order by k.id desc limit wanted + 1);
+  else
+    rows := array(select k from api_keys k where k.id < before_id order by k.id desc limit wanted + 1);
+  end if;
   return jsonb_build_object(
     'data', (select coalesce(jsonb_agg(stratum.api_key_json(r) order by r.id desc), '[]') from unnest(rows[:wanted]) as r),
     'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);
@@ -62,10 +68,15 @@ create or replace function stratum.revoke_api_key(actor jsonb, input jsonb) retu
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 declare
   who jsonb := stratum.authorize('revoke_api_key', actor, input);
+  t tenants;
   old api_keys;
   new api_keys;
 begin
   select * into strict old from api_keys where id = (input ->> 'id')::uuid;
+  if old.tenant_id is not null then
+    select * into t from tenants where id = old.tenant_id for share;
+    if not stratum.reaches(who, t.path) then perform stratum.fail('API_KEY_NOT_FOUND'); end if;
+  end if;
   perform stratum.lock_chain(coalesce(old.tenant_id, stratum.system_chain()));
   select * into strict old from api_keys where id = old.id for update;
   if old.revoked_at is not null then return stratum.api_key_json(old); end if;

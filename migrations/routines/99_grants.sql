@@ -1,6 +1,7 @@
--- Who may call what. The edge's role may call the operations and nothing else: it reads no table, so
--- not even a flaw in the Worker lets it alter the audit trail or read another tenant's rows. The
--- operations run as the owner of this schema, each with a pinned search path.
+-- Who may call what. The edge's role may call the operations and nothing else: it reads no table, alters no audit
+-- entry and makes no object, whatever it sends. It is trusted to say who asks, as it verified the token, so its
+-- connection string is worth as much as a global admin's key. The operations run as the owner of this schema, each
+-- with a pinned search path.
 --
 -- The roles of an installation are one family: where stratum_owner owns the schema, stratum_control is its
 -- edge's role. Roles are of the whole server, so the name alone would open this database to another's.
@@ -23,7 +24,7 @@ begin
     for routine in
       select p.oid::regprocedure from pg_proc p
       where p.pronamespace = 'stratum'::regnamespace
-        and (p.proname = 'authenticate' or p.proname in (select name from stratum.operations))
+        and (p.proname in ('authenticate', 'run_once', 'dry_run', 'run_if_match', 'read_config_definitions', 'read_stored_config') or p.proname in (select name from stratum.operations))
     loop
       execute format('grant execute on function %s to %I', routine, control);
     end loop;

@@ -35,7 +35,9 @@ const literal = (text: string) => `'${text.replaceAll("'", "''")}'`
 
 /** A global admin's key for the very first request; null when there is one already. */
 async function firstKey(connection: MigrationConnection, ring: string): Promise<string | null> {
-  const [present] = await connection.query('select exists (select from stratum.api_keys where tenant_id is null and revoked_at is null) as present')
+  const [present] = await connection.query(
+    'select exists (select from stratum.api_keys where tenant_id is null and revoked_at is null and (expires_at is null or expires_at > now())) as present',
+  )
   if (present?.['present'] === true) return null
   const { key, key_hash, hint } = await new ApiKeySecrets(parseKeyRing(ring, { variable: 'STRATUM_API_KEY_SECRETS', bytes: 32, exact: false })).mint()
   const actor = { credential: { type: 'embedded', actor_id: 'setup', actor_type: 'system' }, named: [], exposed: false, request_id: null, source_ip: null }
@@ -71,7 +73,8 @@ async function run(options: SetupOptions, connection: MigrationConnection) {
   const apiKeySecrets = generateRingKey('1')
   const key = await firstKey(connection, apiKeySecrets)
   if (key === null) {
-    console.log('key       a global key is there already; nothing was made anew')
+    console.log('key       a global key is there already; nothing was made anew.')
+    console.log('          Lost it? Revoke it in stratum.api_keys as the owner, run this again, and give the Worker the new STRATUM_API_KEY_SECRETS as well.')
     return
   }
   console.log(`key       ${key}\n\nThis is shown once. Keep the key and the owner's connection string; give the Worker its secrets:\n`)

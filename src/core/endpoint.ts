@@ -14,6 +14,10 @@ export type Reach =
   | { readonly kind: 'parent'; readonly field: string }
   /** `input[field]` is the parent of something new; null or absent is the top, which needs a global admin. */
   | { readonly kind: 'under'; readonly field: string }
+  /** `input[field]` is a list; `parent_id` of each entry is judged as by `under`, except where it has a `parent_slug`. */
+  | { readonly kind: 'under_each'; readonly field: string }
+  /** The whole installation: needs a global admin. */
+  | { readonly kind: 'global'; readonly field: null }
   /** `input[field]` is an API key of a tenant the caller must reach; a global key needs a global admin. */
   | { readonly kind: 'api_key'; readonly field: string }
 
@@ -30,6 +34,8 @@ export interface Endpoint<P extends Shape = Shape, Q extends Shape = Shape, B ex
   readonly tag: string
   readonly summary: string
   readonly scope: Scope
+  /** A scope that is needed too when the input's field is true. */
+  readonly alsoScope?: { readonly field: string; readonly scope: Scope }
   /** Empty: the operation works on the caller's own reach. */
   readonly reach: readonly Reach[]
   readonly params: P
@@ -40,6 +46,8 @@ export interface Endpoint<P extends Shape = Shape, Q extends Shape = Shape, B ex
   readonly errors: readonly ErrorCode[]
   /** Answers without a credential too. */
   readonly open?: boolean
+  /** What it would change can be shown: `dry_run=true`, and `If-Match` to do just that. */
+  readonly preview?: boolean
   /** Set on a paged list: the shape of the place a cursor stands for. */
   readonly position?: z.ZodType
 }
@@ -77,6 +85,27 @@ export type OutputOf<E extends Endpoint> = z.output<E['output']>
 /** The SQL function of an operation: `createTenant` → `create_tenant`. */
 export const sqlName = (id: string): string => id.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
+/**
+ * What an operation would do to what effectively holds: `config` `{ value, locked }` and `permission` `{ value, mode }`
+ * by key, `status`; null where nothing holds. Of secrets only whether they change: `{ sensitive: true, locked }`.
+ */
+export const Preview = z.object({
+  changes: z.array(
+    z.object({
+      tenant_id: z.uuid(),
+      field: z.enum(['config', 'permission', 'status', 'region']),
+      key: z.string().nullable(),
+      from: z.unknown(),
+      to: z.unknown(),
+    }),
+  ),
+  total: z.number().int(),
+  truncated: z.boolean(),
+  /** Sent back as `If-Match`, the operation does exactly this or answers VERSION_MISMATCH. */
+  version: z.string(),
+})
+export type Preview = z.infer<typeof Preview>
+
 /** One page of a list, as every list of the API is answered. */
 export const page = <T extends z.ZodType>(item: T) => z.object({ data: z.array(item), next_cursor: z.string().nullable(), has_more: z.boolean() })
 
@@ -91,3 +120,7 @@ export const flag = z.union([z.boolean(), z.enum(['true', 'false']).transform((v
 
 /** An id: a UUID in canonical form. */
 export const Uuid = z.uuid().transform((value) => value.toLowerCase())
+
+/** For the body of a PATCH: at least one member is given. */
+export const changesSomething = (body: object): boolean => Object.values(body).some((value) => value !== undefined)
+export const NOTHING_TO_CHANGE = { message: 'Give at least one thing to change.' }

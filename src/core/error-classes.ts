@@ -67,6 +67,8 @@ export const ConfigNotFoundError = coded('CONFIG_NOT_FOUND', 'ConfigNotFoundErro
 export const PermissionNotFoundError = coded('PERMISSION_NOT_FOUND', 'PermissionNotFoundError')
 /** API_KEY_NOT_FOUND */
 export const ApiKeyNotFoundError = coded('API_KEY_NOT_FOUND', 'ApiKeyNotFoundError')
+/** TENANT_PARENT_NOT_IN_BATCH */
+export const TenantParentNotInBatchError = coded('TENANT_PARENT_NOT_IN_BATCH', 'TenantParentNotInBatchError')
 /** TENANT_SLUG_TAKEN */
 export const TenantSlugTakenError = coded('TENANT_SLUG_TAKEN', 'TenantSlugTakenError')
 /** TENANT_INVALID_STATE */
@@ -113,3 +115,21 @@ export const DatabaseUnavailableError = coded('DATABASE_UNAVAILABLE', 'DatabaseU
 export const DatabaseBusyError = coded('DATABASE_BUSY', 'DatabaseBusyError')
 /** SERVER_UNREACHABLE */
 export const ServerUnreachableError = coded('SERVER_UNREACHABLE', 'ServerUnreachableError')
+/** VERSION_MISMATCH */
+export const VersionMismatchError = coded('VERSION_MISMATCH', 'VersionMismatchError')
+/** MOMENT_BEFORE_TENANT */
+export const MomentBeforeTenantError = coded('MOMENT_BEFORE_TENANT', 'MomentBeforeTenantError')
+/** IDEMPOTENCY_KEY_REUSED */
+export const IdempotencyKeyReusedError = coded('IDEMPOTENCY_KEY_REUSED', 'IdempotencyKeyReusedError')
+/** CONFIG_INVALID */
+export const ConfigInvalidError = coded('CONFIG_INVALID', 'ConfigInvalidError')
+/** CONFIG_DEFINITION_CONFLICT */
+export const ConfigDefinitionConflictError = coded('CONFIG_DEFINITION_CONFLICT', 'ConfigDefinitionConflictError')
+/** CONFIG_DEFINITIONS_CHANGED */
+export const ConfigDefinitionsChangedError = coded('CONFIG_DEFINITIONS_CHANGED', 'ConfigDefinitionsChangedError')
+/** CONFIG_FULL */
+export const ConfigFullError = coded('CONFIG_FULL', 'ConfigFullError')
+/** ANSWER_TOO_LARGE */
+export const AnswerTooLargeError = coded('ANSWER_TOO_LARGE', 'AnswerTooLargeError')
+/** PERMISSIONS_FULL */
+export const PermissionsFullError = coded('PERMISSIONS_FULL', 'PermissionsFullError')

@@ -20,6 +20,7 @@ export function unstorable(value: unknown): string | null {
       if (item.includes('\0') || !item.isWellFormed()) return 'contains a NUL or an unpaired surrogate'
     } else if (typeof item === 'number') {
       if (!Number.isFinite(item)) return 'contains a number that JSON cannot hold'
+      if (Number.isInteger(item) && !Number.isSafeInteger(item)) return 'contains an integer beyond 2^53, which readers of JSON round; send it as text'
     } else if (Array.isArray(item)) {
       for (const element of item) stack.push([element, depth + 1])
     } else if (item !== null && typeof item === 'object') {

@@ -75,8 +75,10 @@ async function decrypt(key: CryptoKey, additionalData: Bytes, text: string): Pro
 export class Secrets {
   readonly #ring: KeyRing | null
   readonly #masters = new Map<string, CryptoKey>()
-  /** The data key this process made for a tenant. */
+  /** The data key this process made for a tenant, once something it sealed was stored. */
   readonly #minted = new BoundedMap<string, Minted>(KEPT)
+  /** Those of writes that may yet be refused, so that strangers who are cannot push out the ones in use. */
+  readonly #tentative = new BoundedMap<string, Minted>(KEPT)
   readonly #unwrapped = new BoundedMap<string, CryptoKey>(KEPT)
 
   /** @param ring null: every use throws MASTER_KEY_MISSING. */
@@ -91,6 +93,14 @@ export class Secrets {
     return { ciphertext, data_key: { ...stored } }
   }
 
+  /** What was sealed for this tenant has been stored: keep its data key for the next one. */
+  confirm(tenant_id: string): void {
+    const minted = this.#tentative.get(tenant_id)
+    if (!minted) return
+    this.#tentative.delete(tenant_id)
+    this.#minted.set(tenant_id, minted)
+  }
+
   /** @throws {SecretUnreadableError} when it was changed, lies in another place, or its master key is not in the ring. */
   async open(place: SecretPlace, sealed: SealedSecret): Promise<Json> {
     const key = await this.#unwrap(place.tenant_id, sealed.data_key)
@@ -101,13 +111,6 @@ export class Secrets {
       // The parser's own message quotes what it read: the secret.
       throw unreadable('It does not hold JSON.')
     }
-  }
-
-  /** The same data key under the newest master key; what it encrypted stays as it is. */
-  async rewrap(tenant_id: string, data_key: WrappedDataKey): Promise<WrappedDataKey> {
-    const { id } = this.#newest()
-    if (data_key.master_key_id === id) return { ...data_key }
-    return this.#wrap(tenant_id, data_key.id, await this.#unwrapBytes(tenant_id, data_key))
   }
 
   #newest(): RingKey {
@@ -133,16 +136,16 @@ export class Secrets {
 
   async #dataKey(tenant_id: string): Promise<Minted> {
     this.#newest()
-    const known = this.#minted.get(tenant_id)
+    const known = this.#minted.get(tenant_id) ?? this.#tentative.get(tenant_id)
     if (known) return known
     const bytes = crypto.getRandomValues(new Uint8Array(32))
     const key = await importKey(bytes)
     const stored = await this.#wrap(tenant_id, crypto.randomUUID(), bytes)
     // Another request may have made one meanwhile. One for each tenant is enough.
-    const first = this.#minted.get(tenant_id)
+    const first = this.#minted.get(tenant_id) ?? this.#tentative.get(tenant_id)
     if (first) return first
     const minted = { stored, key }
-    this.#minted.set(tenant_id, minted)
+    this.#tentative.set(tenant_id, minted)
     return minted
   }
 

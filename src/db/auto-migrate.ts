@@ -14,7 +14,7 @@ export interface AutoMigrateOptions {
 /** What stopped a migration. The process is the caller's own, so the server's words may be told. */
 function asMigrationError(error: unknown): StratumError {
   const mapped = fromDriver(error)
-  if (mapped.code !== 'INTERNAL_ERROR') return mapped
+  if (mapped.code !== 'INTERNAL_ERROR' && mapped.code !== 'DATABASE_OUTDATED') return mapped
   const { message } = error as { message?: string }
   return stratumError('CONFIGURATION_INVALID', { reason: `The database refused the migration: ${message}.` }, { cause: error })
 }

@@ -23,6 +23,10 @@ export const installation = stratum.table(
       .array()
       .notNull()
       .default(sql`'{www,api,admin,app,auth,login,mail,static,assets,cdn,docs,status,support,localhost}'`),
+    /** Counts the changes to the config definitions; a write carries the one it was checked against. */
+    definitionsVersion: bigint('definitions_version', { mode: 'number' }).notNull().default(0),
+    /** Refuse config keys that are not defined. */
+    strictConfig: boolean('strict_config').notNull().default(false),
     /** Renewed after a restore, so that every cache built before it is thrown away. */
     feedEpoch: uuid('feed_epoch').notNull().default(sql`gen_random_uuid()`),
   },
@@ -34,6 +38,8 @@ export const operations = stratum.table('operations', {
   name: text('name').primaryKey(),
   scope: text('scope').notNull(),
   reach: jsonb('reach').notNull(),
+  /** `{ field, scope }`: the scope is needed too when the input's field is true. */
+  alsoScope: jsonb('also_scope'),
 })
 
 export const tenants = stratum.table(
@@ -56,10 +62,17 @@ export const tenants = stratum.table(
     createdAt: createdAt(),
     updatedAt: updatedAt(),
     deletedAt: timestamp('deleted_at', { withTimezone: true }),
+    /** The tenant whose cascade suspended this one; resuming it resumes this one too. */
+    suspendedWith: uuid('suspended_with'),
+    /** The tenant whose cascade archived this one. */
+    archivedWith: uuid('archived_with'),
   },
   (t) => [
     foreignKey({ name: 'tenants_parent_id_fkey', columns: [t.parentId], foreignColumns: [t.id] }),
     index('tenants_children_idx').on(t.parentId, t.sortOrder, t.id),
+    index('tenants_roots_idx').on(t.path).where(sql`${t.parentId} is null`),
+    index('tenants_suspended_with_idx').on(t.suspendedWith).where(sql`${t.suspendedWith} is not null`),
+    index('tenants_archived_with_idx').on(t.archivedWith).where(sql`${t.archivedWith} is not null`),
     check('tenants_slug_check', sql`${t.slug} ~ '^[a-z][a-z0-9_]{0,62}$'`),
     check('tenants_name_check', sql`char_length(${t.name}) between 1 and 255`),
     check('tenants_status_check', sql`${t.status} in ('active', 'suspended', 'archived')`),
@@ -67,9 +80,27 @@ export const tenants = stratum.table(
     check('tenants_provisioning_status_check', sql`${t.provisioningStatus} in ('pending', 'provisioning', 'ready', 'failed')`),
     check('tenants_depth_check', sql`nlevel(${t.path}) <= 20`),
     check('tenants_label_check', sql`ltree2text(subpath(${t.path}, -1)) = to_hex(${t.number})`),
+    check('tenants_metadata_check', sql`jsonb_typeof(${t.metadata}) = 'object' and octet_length(${t.metadata}::text) <= 16384`),
     check('tenants_deleted_at_check', sql`(${t.status} = 'archived') = (${t.deletedAt} is not null)`),
   ],
 )
+
+/** Every slug a tenant has had. It is never another's again: hosts, tokens and links name tenants by slug. */
+export const tenantSlugs = stratum.table(
+  'tenant_slugs',
+  {
+    slug: text('slug').primaryKey(),
+    tenantId: uuid('tenant_id').notNull(),
+    createdAt: createdAt(),
+  },
+  (t) => [index('tenant_slugs_tenant_id_idx').on(t.tenantId)],
+)
+
+/** Empty: its table lock is what changes of the tree's shape share or have alone. */
+export const structureLock = stratum.table('structure_lock', { never: boolean('never') })
+
+/** Empty: its table lock is what config writes share and a change of the definitions has alone. */
+export const definitionsLock = stratum.table('definitions_lock', { never: boolean('never') })
 
 /** A tenant's data keys, wrapped by a master key of the ring. Destroying them destroys its secrets. */
 export const dataKeys = stratum.table(
@@ -104,8 +135,72 @@ export const configEntries = stratum.table(
     primaryKey({ name: 'config_entries_pkey', columns: [t.tenantId, t.key] }),
     foreignKey({ name: 'config_entries_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
     foreignKey({ name: 'config_entries_data_key_fkey', columns: [t.tenantId, t.dataKeyId], foreignColumns: [dataKeys.tenantId, dataKeys.id] }),
+    check('config_entries_key_check', sql`${t.key} ~ '^[A-Za-z][A-Za-z0-9_.:-]{0,254}$'`),
+    check('config_entries_size_check', sql`octet_length(${t.value}::text) <= 65536 and octet_length(${t.ciphertext}) <= 98304`),
     check('config_entries_value_check', sql`(${t.value} is null) <> (${t.ciphertext} is null) and (${t.ciphertext} is null) = (${t.dataKeyId} is null)`),
   ],
+)
+
+/** What a config key may hold, for the whole installation. */
+export const configDefinitions = stratum.table('config_definitions', {
+  key: text('key').primaryKey(),
+  /** JSON Schema. */
+  schema: jsonb('schema').notNull(),
+  defaultValue: jsonb('default_value'),
+  description: text('description').notNull().default(''),
+  sensitive: boolean('sensitive').notNull().default(false),
+  updatedAt: updatedAt(),
+})
+
+/** Every value a key has had: resolution at a past moment reads these. A deletion has neither value nor ciphertext. */
+export const configHistory = stratum.table(
+  'config_history',
+  {
+    id: bigint('id', { mode: 'number' }).primaryKey().generatedAlwaysAsIdentity({ name: 'config_history_id_seq' }),
+    tenantId: uuid('tenant_id').notNull(),
+    key: text('key').notNull(),
+    value: jsonb('value'),
+    ciphertext: text('ciphertext'),
+    dataKeyId: uuid('data_key_id'),
+    locked: boolean('locked').notNull(),
+    changedAt: timestamp('changed_at', { withTimezone: true }).notNull().default(sql`clock_timestamp()`),
+    /** Who changed it, as the audit trail has it. */
+    actor: jsonb('actor').notNull(),
+  },
+  (t) => [
+    foreignKey({ name: 'config_history_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    index('config_history_tenant_id_key_idx').on(t.tenantId, t.key, t.id),
+  ],
+)
+
+/** Where in the tree a tenant has been, and since when. */
+export const tenantPlaces = stratum.table(
+  'tenant_places',
+  {
+    id: bigint('id', { mode: 'number' }).primaryKey().generatedAlwaysAsIdentity({ name: 'tenant_places_id_seq' }),
+    tenantId: uuid('tenant_id').notNull(),
+    parentId: uuid('parent_id'),
+    since: timestamp('since', { withTimezone: true }).notNull().default(sql`clock_timestamp()`),
+  },
+  (t) => [
+    foreignKey({ name: 'tenant_places_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    index('tenant_places_tenant_id_idx').on(t.tenantId, t.since),
+  ],
+)
+
+/** Answers of requests that may be sent again, kept for 24 hours. */
+export const idempotencyKeys = stratum.table(
+  'idempotency_keys',
+  {
+    principal: text('principal').notNull(),
+    operation: text('operation').notNull(),
+    key: text('key').notNull(),
+    /** SHA-256 of the input. */
+    inputHash: text('input_hash').notNull(),
+    answer: jsonb('answer'),
+    createdAt: createdAt(),
+  },
+  (t) => [primaryKey({ name: 'idempotency_keys_pkey', columns: [t.principal, t.operation, t.key] }), index('idempotency_keys_created_at_idx').on(t.createdAt)],
 )
 
 export const permissionPolicies = stratum.table(
@@ -124,6 +219,8 @@ export const permissionPolicies = stratum.table(
     unique('permission_policies_tenant_id_key_key').on(t.tenantId, t.key),
     foreignKey({ name: 'permission_policies_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
     index('permission_policies_key_idx').on(t.key),
+    check('permission_policies_key_check', sql`${t.key} ~ '^[A-Za-z][A-Za-z0-9_.:-]{0,254}$'`),
+    check('permission_policies_size_check', sql`octet_length(${t.value}::text) <= 65536`),
     check('permission_policies_mode_check', sql`${t.mode} in ('LOCKED', 'INHERITED', 'DELEGATED')`),
     check('permission_policies_revocation_mode_check', sql`${t.revocationMode} in ('CASCADE', 'SOFT', 'PERMANENT')`),
   ],
@@ -146,7 +243,7 @@ export const apiKeys = stratum.table(
   },
   (t) => [
     foreignKey({ name: 'api_keys_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
-    index('api_keys_tenant_id_idx').on(t.tenantId),
+    index('api_keys_tenant_id_idx').on(t.tenantId, t.id),
     check('api_keys_scopes_check', sql`${t.scopes} <@ '{read,write,admin,"secrets:read"}' and cardinality(${t.scopes}) > 0`),
   ],
 )

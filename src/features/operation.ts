@@ -2,11 +2,12 @@ import { base64url } from 'jose'
 import type { ApiKeySecrets } from '../auth/api-keys.ts'
 import type { TokenVerifier } from '../auth/tokens.ts'
 import type { Actor } from '../core/actor.ts'
-import { type Endpoint, type InputOf, type OutputOf, sqlName } from '../core/endpoint.ts'
+import { type Endpoint, type InputOf, type OutputOf, Preview, sqlName } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
 import type { Secrets } from '../crypto/envelope.ts'
 import type { Database } from '../db/database.ts'
 import type { HostRules } from '../resolver/identify.ts'
+import type { ConfigDefinitions } from './config/definitions.ts'
 
 /** What operations work with; made once for each process or isolate. */
 export interface Services {
@@ -15,15 +16,29 @@ export interface Services {
   readonly apiKeys: ApiKeySecrets
   readonly tokens: TokenVerifier
   readonly hosts: HostRules
+  readonly definitions: ConfigDefinitions
+}
+
+/** How an operation is to be run. */
+export interface RunOptions {
+  /** Done once, however often it is sent with this key. */
+  idempotencyKey?: string
+  /** Done only if it does exactly what the dry run of this version showed. */
+  ifMatch?: string
 }
 
 /** An endpoint with what runs it: the SQL function of its name, and at most some work in the process around that. */
 export interface Operation<E extends Endpoint = Endpoint> {
   readonly endpoint: E
-  run(services: Services, actor: Actor, input: InputOf<E>): Promise<OutputOf<E>>
+  run(services: Services, actor: Actor, input: InputOf<E>, options?: RunOptions): Promise<OutputOf<E>>
+  /** Run it in the database, see what it changes, and roll it back there. */
+  preview(services: Services, actor: Actor, input: InputOf<E>): Promise<Preview>
 }
 
-type Around<E extends Endpoint> = (services: Services, input: InputOf<E>, call: (input: object) => Promise<unknown>) => Promise<unknown>
+/** Ask SQL for something else than the operation itself; each such case is listed where requests are counted. */
+export type Ask = (operation: string, input: object) => Promise<unknown>
+
+type Around<E extends Endpoint> = (services: Services, input: InputOf<E>, call: (input: object) => Promise<unknown>, ask: Ask) => Promise<unknown>
 
 const encodeCursor = (endpoint: Endpoint, filters: unknown, position: unknown) => base64url.encode(JSON.stringify([endpoint.id, filters, position]))
 
@@ -52,26 +67,72 @@ function shape<E extends Endpoint>(endpoint: E, filters: unknown, answer: unknow
   throw stratumError('INTERNAL_ERROR', {}, { cause: new Error(`The answer of ${endpoint.id} does not fit its contract at ${places.join(', ')}.`) })
 }
 
+type Call = (input: object) => Promise<unknown>
+
+/** Ends a dry run where SQL has answered: what the process does with an answer of its own is for real runs. */
+class Shown extends Error {
+  readonly answer: unknown
+  constructor(answer: unknown) {
+    super('shown')
+    this.answer = answer
+  }
+}
+
+const hashOf = async (value: unknown) => {
+  const digest = await crypto.subtle.digest('SHA-256', new TextEncoder().encode(JSON.stringify(value)))
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, '0')).join('')
+}
+
+/** The one statement of an operation, plain or wrapped in what was asked for besides. */
+function caller(db: Database, actor: Actor, name: string, asked: unknown, { idempotencyKey, ifMatch }: RunOptions): Call {
+  if (ifMatch !== undefined) return (input) => db.call('run_if_match', actor, { operation: name, input, version: ifMatch })
+  if (idempotencyKey === undefined) return (input) => db.call(name, actor, input)
+  return async (input) => db.call('run_once', actor, { operation: name, input, key: idempotencyKey, input_hash: await hashOf([asked, actor.named]) })
+}
+
 /** Make the operation of an endpoint: one call of the SQL function of its name. */
 export function operation<E extends Endpoint>(endpoint: E, around: Around<E> = (_services, input, call) => call(input)): Operation<E> {
+  const name = sqlName(endpoint.id)
+
+  /** What is refused before SQL was asked is refused only to who is known: 401 comes before 400. */
+  async function judged(services: Services, actor: Actor, input: InputOf<E>, call: Call): Promise<unknown> {
+    const { cursor, limit, ...filters } = input as Record<string, unknown>
+    let asked = false
+    try {
+      const after = typeof cursor === 'string' ? { after: decodeCursor(endpoint, filters, cursor) } : {}
+      const answer = await around(
+        services,
+        { ...input, cursor: undefined },
+        (prepared) => {
+          asked = true
+          return call({ ...prepared, ...after })
+        },
+        (other, prepared) => {
+          asked = true
+          return services.db.call(other, actor, prepared)
+        },
+      )
+      return shape(endpoint, filters, answer)
+    } catch (error) {
+      if (!asked && actor.exposed) await services.db.call('authenticate', actor, {})
+      throw error
+    }
+  }
+
   return {
     endpoint,
-    async run(services, actor, input) {
-      const { cursor, limit, ...filters } = input as Record<string, unknown>
-      let asked = false
-      let after = {}
-      const call = (prepared: object) => {
-        asked = true
-        return services.db.call(sqlName(endpoint.id), actor, { ...prepared, ...after })
-      }
+    run: async (services, actor, input, options = {}) =>
+      (await judged(services, actor, input, caller(services.db, actor, name, input, options))) as OutputOf<E>,
+    async preview(services, actor, input) {
       try {
-        if (typeof cursor === 'string') after = { after: decodeCursor(endpoint, filters, cursor) }
-        return shape(endpoint, filters, await around(services, { ...input, cursor: undefined }, call))
+        await judged(services, actor, input, async (prepared) => {
+          throw new Shown(await services.db.call('dry_run', actor, { operation: name, input: prepared }))
+        })
       } catch (error) {
-        // What is refused before SQL was asked is refused only to who is known: 401 comes before 400.
-        if (!asked && actor.exposed) await services.db.call('authenticate', actor, {})
+        if (error instanceof Shown) return Preview.parse(error.answer)
         throw error
       }
+      throw stratumError('INTERNAL_ERROR', {}, { cause: new Error('the operation answered without asking SQL') })
     },
   }
 }

@@ -1,12 +1,13 @@
 import type { Endpoint } from '../core/endpoint.ts'
-import { resolveConfig, setConfig } from './config/operations.ts'
+import { batchSetConfig, putConfigDefinitions, resolveConfig, setConfig } from './config/operations.ts'
 import { getHealth, resolve } from './context/operations.ts'
 import { endpointList } from './endpoints.ts'
 import { createApiKey } from './keys/operations.ts'
 import { type Operation, operation } from './operation.ts'
+import { batchCreateTenants } from './tenants/operations.ts'
 
-/** Those that do something in the process besides calling SQL: encrypt, decrypt, hash, verify. */
-const special: readonly Operation[] = [setConfig, resolveConfig, createApiKey, resolve, getHealth]
+/** Those that do something in the process besides calling SQL: check, encrypt, decrypt, hash, verify. */
+const special: readonly Operation[] = [batchCreateTenants, setConfig, batchSetConfig, putConfigDefinitions, resolveConfig, createApiKey, resolve, getHealth]
 
 const byId = new Map<string, Operation>([...endpointList.map((endpoint) => operation(endpoint)), ...special].map((each) => [each.endpoint.id, each]))
 

@@ -4,12 +4,13 @@ import type { Actor } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import { endpointList } from '../features/endpoints.ts'
-import type { Operation, Services } from '../features/operation.ts'
+import type { Operation, RunOptions, Services } from '../features/operation.ts'
 import { operationList } from '../features/operations.ts'
 import { DOCS_STYLE, docsPage } from './docs.ts'
 import { type Log, requestLog } from './log.ts'
 import { openApiDocument } from './openapi.ts'
 import { readCredential, readInput, readNamedTenants } from './request.ts'
+import { readRunOptions, wantsPreview } from './run-options.ts'
 
 export interface AppOptions {
   /** What operations work with, or why there is none: then every request is answered 500 and the reason logged. */
@@ -24,6 +25,8 @@ export interface AppOptions {
 type AppEnv = { Variables: { requestId: string } }
 
 const BASE = '/api/v1'
+
+const literalFirst = ({ endpoint }: Operation) => endpoint.path.replaceAll(':', '~')
 
 /** Made at the first call and kept: describing the API takes longer than most requests. */
 function once<T>(make: () => T): () => T {
@@ -58,20 +61,26 @@ async function answer(context: Context<AppEnv>, operation: Operation, services: 
   }
   const actor: Actor = { credential, named: [], exposed: true, request_id: context.get('requestId'), source_ip: context.req.header('cf-connecting-ip') ?? null }
   let input: Record<string, unknown>
+  let preview: boolean
+  let options: RunOptions
   try {
     input = await readInput(context, endpoint)
+    preview = wantsPreview(context, endpoint)
+    options = readRunOptions(context, endpoint)
     actor.named = readNamedTenants(context, credential, services)
   } catch (error) {
     await services.db.call('authenticate', actor, {})
     throw error
   }
-  return context.json((await operation.run(services, actor, input)) as object, endpoint.status)
+  if (preview) return context.json(await operation.preview(services, actor, input))
+  return context.json((await operation.run(services, actor, input, options)) as object, endpoint.status)
 }
 
 /** The API as a Hono app. It needs only Web APIs. */
 export function createApp({ services, corsOrigins = [], log = () => {}, version }: AppOptions): Hono<AppEnv> {
   const api = new Hono<AppEnv>()
-  for (const operation of operationList) {
+  // Literal segments before parameters: /config/batch is not the key "batch".
+  for (const operation of [...operationList].sort((a, b) => (literalFirst(a) < literalFirst(b) ? -1 : 1))) {
     api.on(operation.endpoint.method, operation.endpoint.path, (context) => answer(context, operation, services))
   }
   const describe = once(() => openApiDocument(endpointList, { version }))
@@ -82,7 +91,7 @@ export function createApp({ services, corsOrigins = [], log = () => {}, version 
   app.use(
     cors({
       origin: [...corsOrigins],
-      allowHeaders: ['authorization', 'content-type', 'x-api-key', 'x-tenant-id', 'x-request-id'],
+      allowHeaders: ['authorization', 'content-type', 'x-api-key', 'x-tenant-id', 'x-request-id', 'idempotency-key', 'if-match'],
       exposeHeaders: ['x-request-id', 'retry-after'],
       maxAge: 600,
     }),

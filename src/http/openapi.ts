@@ -17,7 +17,7 @@ interface Content {
 }
 interface Parameter {
   name: string
-  in: 'path' | 'query'
+  in: 'path' | 'query' | 'header'
   required: boolean
   description?: string
   schema: JsonSchema
@@ -151,6 +151,8 @@ function errorCodes(endpoint: Endpoint): ErrorCode[] {
   const codes = new Set<ErrorCode>([...EVERYWHERE, ...endpoint.errors])
   if (!endpoint.open) codes.add('AUTHENTICATION_REQUIRED')
   if (endpoint.position) codes.add('INVALID_CURSOR')
+  if (endpoint.preview) codes.add('VERSION_MISMATCH')
+  if (endpoint.method === 'POST') codes.add('IDEMPOTENCY_KEY_REUSED')
   // even an operation that takes no field reads a body, to refuse unknown ones
   if (endpoint.method !== 'GET' && endpoint.method !== 'DELETE') for (const code of WITH_BODY) codes.add(code)
   return (Object.keys(CATALOGUE) as ErrorCode[]).filter((code) => codes.has(code))
@@ -173,7 +175,14 @@ const DESCRIPTIONS: Record<string, string> = {
   limit: 'How many to answer at most.',
   cursor: 'next_cursor of the page before; left out, the list starts at its beginning.',
 }
-const REACHED = { tenant: 'Id of the tenant.', parent: 'Id of the tenant.', under: 'Id of the parent.', api_key: 'Id of the API key.' }
+const REACHED = {
+  tenant: 'Id of the tenant.',
+  parent: 'Id of the tenant.',
+  under: 'Id of the parent.',
+  under_each: 'What is to be made.',
+  global: '',
+  api_key: 'Id of the API key.',
+}
 
 function parametersOf(endpoint: Endpoint, parts: Record<string, JsonSchema>): Parameter[] {
   return (['path', 'query'] as const).flatMap((place) => {
@@ -186,11 +195,34 @@ function parametersOf(endpoint: Endpoint, parts: Record<string, JsonSchema>): Pa
   })
 }
 
+/** What a request may ask of an operation besides what the operation itself takes. */
+function runParameters(endpoint: Endpoint): Parameter[] {
+  const parameter = (place: Parameter['in'], name: string, description: string, schema: JsonSchema): Parameter => ({
+    name,
+    in: place,
+    required: false,
+    description,
+    schema,
+  })
+  const preview = [
+    parameter('query', 'dry_run', 'true: answer what would change, `{ changes, total, truncated, version }`, and change nothing.', {
+      type: 'boolean',
+      default: false,
+    }),
+    parameter('header', 'If-Match', 'The version of a dry run: do exactly what it showed, or answer VERSION_MISMATCH.', { type: 'string' }),
+  ]
+  const once = parameter('header', 'Idempotency-Key', 'Sent again with the same key within 24 hours, it is done once and answered alike.', {
+    type: 'string',
+    maxLength: 255,
+  })
+  return [...(endpoint.preview ? preview : []), ...(endpoint.method === 'POST' ? [once] : [])]
+}
+
 const CREDENTIALS = [{ bearer: [] }, { apiKey: [] }]
 
 function operationOf(endpoint: Endpoint, parts: Record<string, JsonSchema>): OpenApiOperation {
   const { id, tag, summary, scope, status } = endpoint
-  const parameters = parametersOf(endpoint, parts)
+  const parameters = [...parametersOf(endpoint, parts), ...runParameters(endpoint)]
   const body = parts[`${id}.body`] ?? {}
   const codes = errorCodes(endpoint)
   const responses: OpenApiOperation['responses'] = {
@@ -208,6 +240,7 @@ function operationOf(endpoint: Endpoint, parts: Record<string, JsonSchema>): Ope
     tags: [tag],
     summary,
     'x-stratum-scope': scope,
+    ...(endpoint.alsoScope ? { 'x-stratum-also-scope': endpoint.alsoScope } : {}),
     security: endpoint.open ? [...CREDENTIALS, {}] : CREDENTIALS,
     ...(parameters.length > 0 ? { parameters } : {}),
     ...(hasBody ? { requestBody: { required: (body.required?.length ?? 0) > 0, content: json(body) } } : {}),

@@ -94,7 +94,8 @@ const single = (values: Record<string, string[]>) => Object.fromEntries(Object.e
 export async function readInput<E extends Endpoint>(context: Context, endpoint: E): Promise<Record<string, unknown>> {
   const { named_tenant: _, ...given } = context.req.param() as Record<string, string>
   const params = check(endpoint.params, given, 'INVALID_REQUEST')
-  const query = check(endpoint.query, single(context.req.queries()), 'INVALID_REQUEST')
+  const { dry_run: _preview, ...asked } = context.req.queries()
+  const query = check(endpoint.query, single(asked), 'INVALID_REQUEST')
   const hasBody = endpoint.method !== 'GET' && endpoint.method !== 'DELETE'
   const body = hasBody ? check(endpoint.body, await readBody(context.req.raw), 'VALIDATION_FAILED') : {}
   return { ...params, ...query, ...body }

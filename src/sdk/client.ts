@@ -1,5 +1,5 @@
 /** The typed client, derived from the contracts: one method for each operation, taking one flat object. */
-import type { CallOf, Endpoint, OutputOf } from '../core/endpoint.ts'
+import type { CallOf, Endpoint, OutputOf, Preview } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { isErrorCode, type StratumError } from '../core/errors.ts'
 import { endpointList, type endpoints } from '../features/endpoints.ts'
@@ -9,7 +9,7 @@ export interface ClientOptions {
   /** Where the service is, e.g. `https://stratum.example.com`, or with a path prefix that names a tenant. */
   baseUrl: string
   /** An API key. Give this or `token`. */
-  apiKey?: string
+  apiKey?: string | undefined
   /** A bearer token, or what fetches a fresh one. */
   token?: string | (() => string | Promise<string>)
   /** Further headers for every request, e.g. `x-tenant-id`. */
@@ -18,23 +18,43 @@ export interface ClientOptions {
   fetch?: (request: Request) => Response | Promise<Response>
 }
 
+/** How one call is to be run. */
+export interface CallOptions {
+  /** For a POST: sent again with the same key, it is done once and answered alike for 24 hours. */
+  idempotencyKey?: string
+  /** The `version` of a dry run: do exactly what that showed, or fail with VERSION_MISMATCH. */
+  ifMatch?: string
+}
+
 type Endpoints = typeof endpoints
 type Method<E extends Endpoint> =
-  Record<never, never> extends CallOf<E> ? (input?: CallOf<E>) => Promise<OutputOf<E>> : (input: CallOf<E>) => Promise<OutputOf<E>>
+  Record<never, never> extends CallOf<E>
+    ? (input?: CallOf<E>, options?: CallOptions) => Promise<OutputOf<E>>
+    : (input: CallOf<E>, options?: CallOptions) => Promise<OutputOf<E>>
 
 /** Every operation as a method: `client.createTenant({ slug, name })`. Each rejects with a {@link StratumError}. */
-export type StratumClient = { readonly [K in keyof Endpoints]: Method<Endpoints[K]> }
+export type StratumClient = { readonly [K in keyof Endpoints]: Method<Endpoints[K]> } & {
+  /** What an operation would change, without doing it; `version` is for `ifMatch`. Only for those that can be shown. */
+  readonly dryRun: { readonly [K in keyof Endpoints]: (input: CallOf<Endpoints[K]>) => Promise<Preview> }
+}
+
+/** URLs fold away `.` and `..`, and an empty segment: as an id, these would name another route. */
+function pathSegment(name: string, value: string): string {
+  if (/^\.{0,2}$/.test(value)) throw stratumError('INVALID_REQUEST', { reason: `${name}: "${value}" is no id`, issues: [{ path: name, message: 'is no id' }] })
+  return encodeURIComponent(value)
+}
 
 /** The request for an operation: what the path names goes there, query and body as the contract has them. */
-function buildRequest(endpoint: Endpoint, input: Record<string, unknown>, baseUrl: string, headers: Headers): Request {
-  const path = endpoint.path.replace(/:(\w+)/g, (_, name: string) => encodeURIComponent(String(input[name])))
+function buildRequest(endpoint: Endpoint, input: Record<string, unknown>, baseUrl: string, headers: Headers, dryRun = false): Request {
+  const path = endpoint.path.replace(/:(\w+)/g, (_, name: string) => pathSegment(name, String(input[name])))
   const url = new URL(`${baseUrl.replace(/\/$/, '')}/api/v1${path}`)
   const body: Record<string, unknown> = {}
   for (const [key, value] of Object.entries(input)) {
-    if (value === undefined || key in endpoint.params.shape) continue
-    if (key in endpoint.query.shape) url.searchParams.set(key, String(value))
+    if (value === undefined || Object.hasOwn(endpoint.params.shape, key)) continue
+    if (Object.hasOwn(endpoint.query.shape, key)) url.searchParams.set(key, String(value))
     else body[key] = value
   }
+  if (dryRun) url.searchParams.set('dry_run', 'true')
   const hasBody = endpoint.method !== 'GET' && endpoint.method !== 'DELETE'
   if (hasBody) headers.set('content-type', 'application/json')
   return new Request(url, { method: endpoint.method, headers, ...(hasBody ? { body: JSON.stringify(body) } : {}) })
@@ -50,11 +70,22 @@ async function toError(response: Response): Promise<StratumError> {
   return stratumError(code, { ...details, ...(request_id === undefined ? {} : { request_id }) }, message === undefined ? {} : { message })
 }
 
-async function send(endpoint: Endpoint, input: Record<string, unknown>, options: ClientOptions): Promise<unknown> {
+interface Sending extends CallOptions {
+  dryRun?: boolean
+}
+
+async function send(
+  endpoint: Endpoint,
+  input: Record<string, unknown>,
+  options: ClientOptions,
+  { dryRun, idempotencyKey, ifMatch }: Sending = {},
+): Promise<unknown> {
   const headers = new Headers(options.headers)
+  if (idempotencyKey !== undefined) headers.set('idempotency-key', idempotencyKey)
+  if (ifMatch !== undefined) headers.set('if-match', `"${ifMatch}"`)
   if (options.apiKey !== undefined) headers.set('x-api-key', options.apiKey)
   if (options.token !== undefined) headers.set('authorization', `Bearer ${typeof options.token === 'function' ? await options.token() : options.token}`)
-  const request = buildRequest(endpoint, input, options.baseUrl, headers)
+  const request = buildRequest(endpoint, input, options.baseUrl, headers, dryRun)
   let response: Response
   try {
     response = await (options.fetch ?? fetch)(request)
@@ -72,6 +103,11 @@ async function send(endpoint: Endpoint, input: Record<string, unknown>, options:
 /** Make a client of a Stratum service. */
 export function createClient(options: ClientOptions): StratumClient {
   const client: Record<string, unknown> = {}
-  for (const endpoint of endpointList) client[endpoint.id] = (input: Record<string, unknown> = {}) => send(endpoint, input, options)
+  const dryRun: Record<string, unknown> = {}
+  for (const endpoint of endpointList) {
+    client[endpoint.id] = (input: Record<string, unknown> = {}, call: CallOptions = {}) => send(endpoint, input, options, call)
+    dryRun[endpoint.id] = (input: Record<string, unknown> = {}) => send(endpoint, input, options, { dryRun: true })
+  }
+  client['dryRun'] = dryRun
   return client as StratumClient
 }

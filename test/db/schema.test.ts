@@ -24,7 +24,9 @@ interface Routine {
 
 let installation: Installation
 let routines: Routine[]
-const operations = new Set(['authenticate', ...endpointList.map((endpoint) => sqlName(endpoint.id))])
+/** What the edge calls besides the operations: they judge the caller, and run an operation or serve one. */
+const AROUND = ['authenticate', 'run_once', 'dry_run', 'run_if_match', 'read_config_definitions', 'read_stored_config']
+const operations = new Set([...AROUND, ...endpointList.map((endpoint) => sqlName(endpoint.id))])
 const codes = Object.keys(CATALOGUE) as ErrorCode[]
 
 beforeAll(async () => {
@@ -61,7 +63,7 @@ describe('routines', () => {
     expect(names(routines)).toEqual([...new Set(names(routines))])
   })
 
-  it('that answer an operation are those of the endpoints and authenticate, all with the same arguments', () => {
+  it('that answer an operation are those of the endpoints and the few around them, all with the same arguments', () => {
     const called = routines.filter((routine) => routine.arguments === 'actor jsonb, input jsonb')
     expect(names(called)).toEqual([...operations].sort())
     expect(operationList.map((operation) => sqlName(operation.endpoint.id)).sort()).toEqual(endpointList.map((endpoint) => sqlName(endpoint.id)).sort())
@@ -82,7 +84,7 @@ describe('routines', () => {
   })
 
   it('that are operations ask who calls before anything else, under their own name', () => {
-    for (const { name, body } of routines.filter((each) => operations.has(each.name) && each.name !== 'authenticate')) {
+    for (const { name, body } of routines.filter((each) => operations.has(each.name) && !AROUND.includes(each.name))) {
       // As an argument it runs before what it is an argument of.
       const first = /^\s*(?:declare\s+who jsonb :=|begin\s+return stratum\.change_status\()\s*stratum\.authorize\('(\w+)', actor, input[,)]/
       expect(first.exec(body.replaceAll(/--.*/g, ''))?.[1], name).toBe(name)
@@ -105,8 +107,8 @@ describe('tables', () => {
   })
 
   it('hold a rule for each endpoint and no other', async () => {
-    const { rows } = await installation.owner.query('select name, scope, reach from stratum.operations order by name collate "C"')
-    const rules = endpointList.map(({ id, scope, reach }) => ({ name: sqlName(id), scope, reach }))
+    const { rows } = await installation.owner.query('select name, scope, reach, also_scope from stratum.operations order by name collate "C"')
+    const rules = endpointList.map(({ id, scope, reach, alsoScope = null }) => ({ name: sqlName(id), scope, reach, also_scope: alsoScope }))
     expect(rows).toEqual(rules.sort((a, b) => (a.name < b.name ? -1 : 1)))
   })
 })

@@ -74,7 +74,8 @@ describe('on an empty database', () => {
     expect(again.output.trim().split('\n')).toEqual([
       ...['owner', 'control', 'app'].map((part) => `role      ${prefix}${part}: was there; its password is left as it is`),
       'schema    up to date',
-      'key       a global key is there already; nothing was made anew',
+      'key       a global key is there already; nothing was made anew.',
+      expect.stringContaining('Lost it?'),
     ])
     const client = await clientOfWorker({ ...secretsIn(first.output), NEON_ENDPOINT: inject('server').neonEndpoint }, keyIn(first.output) ?? '')
     expect((await client.listApiKeys()).data).toHaveLength(1)

@@ -1,7 +1,7 @@
 /** What a config value and a key may be: all of JSON that Postgres can hold, and nothing that it cannot. */
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Json } from '../../src/core/json.ts'
+import { type Json, unstorable } from '../../src/core/json.ts'
 import type { StratumClient } from '../../src/sdk/client.ts'
 import { BASE, createInstallation, type Installation } from '../support/installation.ts'
 import { canonical } from '../support/json.ts'
@@ -45,9 +45,7 @@ describe('a value', () => {
     '-1.5',
     '0.1',
     '9007199254740991',
-    '123456789012345680000',
-    '1e+300',
-    '1.7976931348623157e+308',
+    '-9007199254740991',
     '5e-324',
     '""',
     '"\\"\\\\\\n\\u0001"',
@@ -72,7 +70,7 @@ describe('a value', () => {
   })
 
   it('may be any that JSON can write', async () => {
-    const storable = fc.jsonValue({ maxDepth: 5, stringUnit: 'binary' }).filter((value) => !JSON.stringify(value).includes('\\u0000'))
+    const storable = fc.jsonValue({ maxDepth: 5, stringUnit: 'binary' }).filter((value) => unstorable(value) === null)
     await fc.assert(
       fc.asyncProperty(storable, async (given) => {
         const value = JSON.parse(JSON.stringify(given)) as Json
@@ -89,6 +87,8 @@ describe('a value', () => {
     ['an unpaired surrogate', '"\\ud83d"'],
     ['an unpaired surrogate in a member name', '{"\\udc00":1}'],
     ['a number beyond what JSON can write', '[1e999]'],
+    ['an integer that readers would round', '{"a":9007199254740993}'],
+    ['an integer of 309 digits', '1e308'],
     ['65 levels', nested(65)],
     ['10,000 levels', nested(10_000)],
     ['300,000 levels', nested(300_000)],
@@ -138,7 +138,7 @@ describe('a key', () => {
     },
   )
 
-  it.each(['batch', '__proto__', '_a', '1a', '-', '.a', 'a b', 'ä', 'a/b', '%', 'a\u0000', 'a'.repeat(256)])('may not be %j', async (key) => {
+  it.each(['__proto__', '_a', '1a', '-', '.a', 'a b', 'ä', 'a/b', '%', 'a\u0000', 'a'.repeat(256)])('may not be %j', async (key) => {
     await refusal(admin.setConfig({ id, key, value: 1 }), 'INVALID_REQUEST')
     await refusal(admin.deleteConfig({ id, key }), 'INVALID_REQUEST')
     await refusal(installation.stratum.setConfig(id, key, { value: 1 }), 'VALIDATION_FAILED')

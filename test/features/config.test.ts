@@ -158,14 +158,14 @@ describe('the inheritance view', () => {
       k: {
         ...{ key: 'k', value: 'mid', source_tenant_id: mid.id, inherited: true, locked: true, sensitive: false },
         levels: [
-          { ...level, tenant_id: root.id, depth: 0, value: 'root' },
-          { ...level, tenant_id: mid.id, depth: 1, value: 'mid', locked: true, effective: true },
-          { ...level, tenant_id: leaf.id, depth: 2, value: 'leaf' },
+          { ...level, tenant_id: root.id, depth: 0, value: 'root', reason: 'overridden' },
+          { ...level, tenant_id: mid.id, depth: 1, value: 'mid', locked: true, effective: true, reason: 'topmost_lock' },
+          { ...level, tenant_id: leaf.id, depth: 2, value: 'leaf', reason: 'shadowed' },
         ],
       },
       other: {
         ...{ key: 'other', value: null, source_tenant_id: root.id, inherited: true, locked: false, sensitive: true },
-        levels: [{ tenant_id: root.id, depth: 0, value: null, locked: false, sensitive: true, effective: true }],
+        levels: [{ tenant_id: root.id, depth: 0, value: null, locked: false, sensitive: true, effective: true, reason: 'nearest' }],
       },
     })
     expect(await installation.stratum.getConfigWithInheritance(leaf.id)).toEqual(config)
@@ -182,15 +182,15 @@ describe('the inheritance view', () => {
     const { nearest, locked } = (await bound.getConfigInheritance({ id: leaf.id })).config
     const shown = { locked: false, sensitive: false, effective: false }
     expect(nearest?.levels).toEqual([
-      { tenant_id: top.id, depth: 0, effective: false },
-      { tenant_id: root.id, depth: 1, effective: false },
-      { ...shown, tenant_id: mid.id, depth: 2, value: 'secret of mid' },
-      { ...shown, tenant_id: leaf.id, depth: 3, value: 'secret of leaf', effective: true },
+      { tenant_id: top.id, depth: 0, effective: false, reason: 'overridden' },
+      { tenant_id: root.id, depth: 1, effective: false, reason: 'overridden' },
+      { ...shown, tenant_id: mid.id, depth: 2, value: 'secret of mid', reason: 'overridden' },
+      { ...shown, tenant_id: leaf.id, depth: 3, value: 'secret of leaf', effective: true, reason: 'nearest' },
     ])
     expect(locked?.levels).toEqual([
-      { tenant_id: top.id, depth: 0, effective: false },
-      { tenant_id: root.id, depth: 1, effective: true, value: 'of root', locked: true, sensitive: false },
-      { ...shown, tenant_id: mid.id, depth: 2, value: 'of mid' },
+      { tenant_id: top.id, depth: 0, effective: false, reason: 'overridden' },
+      { tenant_id: root.id, depth: 1, effective: true, value: 'of root', locked: true, sensitive: false, reason: 'topmost_lock' },
+      { ...shown, tenant_id: mid.id, depth: 2, value: 'of mid', reason: 'shadowed' },
     ])
   })
 })

@@ -30,13 +30,16 @@ interface Expected {
 /** An operation, run on a tree; it answers what should have been recorded, given what there was before. */
 type Case = (tree: Tree, paths: Record<keyof Tree, string>) => Promise<{ run: () => Promise<unknown>; expected: () => Promise<Expected> | Expected }>
 
+/** How an entry lists the tenants that it changed, here one. */
+const only = ({ id }: Tenant) => ({ count: 1, ids: [id] })
+
 const status =
   (verb: 'suspendTenant' | 'resumeTenant' | 'archiveTenant' | 'deleteTenant', name: keyof Tree, action: string, from: string, to: string): Case =>
   async (tree, paths) => ({
     run: () => admin[verb]({ id: tree[name].id }),
     expected: () => ({
       ...{ action, chain: tree[name].id, resource: { type: 'tenant', id: tree[name].id } },
-      ...{ before: { status: from }, after: { status: to }, feed: [['subtree', paths[name]]] },
+      ...{ before: { status: from }, after: { status: to, changed: only(tree[name]) }, feed: [['subtree', paths[name]]] },
     }),
   })
 
@@ -89,10 +92,16 @@ const cases: Record<string, Case> = {
       feed: [['subtree', paths.mid]],
     }),
   }),
-  'moving a tenant': async ({ mid, root, target }, paths) => ({
+  'moving a tenant': async ({ mid, leaf, off, root, target }, paths) => ({
     run: () => admin.moveTenant({ id: mid.id, new_parent_id: target.id }),
     expected: async () => ({
-      ...{ action: 'tenant.moved', chain: mid.id, resource: { type: 'tenant', id: mid.id }, before: { parent_id: root.id }, after: { parent_id: target.id } },
+      ...{
+        action: 'tenant.moved',
+        chain: mid.id,
+        resource: { type: 'tenant', id: mid.id },
+        before: { parent_id: root.id },
+        after: { parent_id: target.id, moved: { count: 3, ids: [mid.id, leaf.id, off.id] } },
+      },
       feed: [
         ['subtree', paths.mid],
         ['subtree', await pathOf(mid)],
@@ -134,7 +143,8 @@ const cases: Record<string, Case> = {
           run: () => admin.deletePermission({ id: mid.id, policy_id: before.id }),
           expected: async () => {
             const copied = (await admin.resolvePermissions({ id: off.id })).permissions['p']?.policy_id
-            const after = { revoked_policy_ids: cascade ? [below.id] : [], copied_policy_ids: cascade ? [] : [copied] }
+            const list = (...ids: unknown[]) => ({ count: ids.length, ids })
+            const after = cascade ? { revoked_policies: list(below.id), copied_policies: list() } : { revoked_policies: list(), copied_policies: list(copied) }
             const resource = { type: 'permission', id: before.id, tenant_id: mid.id, key: 'p' }
             return { action: 'permission.deleted', chain: mid.id, resource, before, after, feed: [['subtree', paths.mid]] }
           },
@@ -258,6 +268,8 @@ describe('what fails or only reads', () => {
       [() => admin.moveTenant({ id, new_parent_id: leaf.id }), 'TENANT_CYCLE_DETECTED'],
       [() => admin.moveTenant({ id, new_parent_id: deep }), 'TENANT_DEPTH_EXCEEDED'],
       [() => admin.moveTenant({ id: target.id, new_parent_id: off.id }), 'TENANT_INVALID_STATE'],
+      [() => bound.reorderTenant({ id, position: 0 }), 'TENANT_NOT_FOUND'],
+      [() => admin.suspendTenant({ id: off.id, cascade: true }), 'TENANT_INVALID_STATE'],
       [() => admin.suspendTenant({ id }), 'TENANT_HAS_CHILDREN'],
       [() => admin.archiveTenant({ id }), 'TENANT_HAS_CHILDREN'],
       [() => admin.resumeTenant({ id }), 'TENANT_INVALID_STATE'],

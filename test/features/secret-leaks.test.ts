@@ -53,7 +53,8 @@ it('a secret value is in no column and in no line of the log', async () => {
 it('an API key and a token are in no column and in no line of the log', async () => {
   const admin = await installation.clientFor(null)
   const { root } = await plantTree(admin, { root: null })
-  const { key } = await admin.createApiKey({ tenant_id: root.id, name: 'k', scopes: ['admin'] })
+  const { key = '' } = await admin.createApiKey({ tenant_id: root.id, name: 'k', scopes: ['admin'] })
+  expect(key).toMatch(/^sk_test_.{43}$/)
   const token = await installation.token({ tenant: root.slug, scope: 'admin' })
 
   for (const client of [installation.client({ apiKey: key }), installation.client({ token })]) {

@@ -32,7 +32,10 @@ describe('a secret', () => {
     expect((await admin.resolveConfig({ id: leaf.id })).config['dsn']).toEqual({ ...entry, inherited: true })
     expect((await admin.resolveConfig({ id: leaf.id, reveal: false })).config['dsn']).toEqual({ ...entry, inherited: true })
     const { levels, ...inherited } = (await admin.getConfigInheritance({ id: leaf.id })).config['dsn'] ?? { levels: [] }
-    expect([inherited, levels]).toEqual([{ ...entry, inherited: true }, [{ tenant_id: root.id, depth: 0, effective: true, locked: false, ...masked }]])
+    expect([inherited, levels]).toEqual([
+      { ...entry, inherited: true },
+      [{ tenant_id: root.id, depth: 0, effective: true, reason: 'nearest', locked: false, ...masked }],
+    ])
     expect((await admin.getTenantContext({ id: leaf.id })).config['dsn']).toEqual({ ...entry, inherited: true })
     expect((await (await installation.clientFor(mid.id)).getContext()).config['dsn']).toEqual({ ...entry, inherited: true })
     expect((await admin.resolve({ host: `${leaf.subdomain}.stratum.test` })).config['dsn']).toEqual({ ...entry, inherited: true })

@@ -149,7 +149,7 @@ describe('slugs and subdomains', () => {
     await refusal(admin.createTenant({ slug: two.slug, name: 'X' }), 'TENANT_SLUG_TAKEN')
   })
 
-  it('become free when renamed, and the tenant answers to the new one only', async () => {
+  it('stay with the tenant that had them: renamed, it answers to the new one only, and no other gets the old', async () => {
     const { tenant } = await plantTree(admin, { tenant: null })
     const slug = uniqueSlug('renamed_to_')
     const renamed = await admin.updateTenant({ id: tenant.id, slug })
@@ -157,7 +157,10 @@ describe('slugs and subdomains', () => {
     expect(renamed).toEqual({ ...tenant, slug, subdomain: slug.replaceAll('_', '-'), updated_at: renamed.updated_at })
     await refusal(admin.getTenantBySlug({ slug: tenant.slug }), 'TENANT_NOT_FOUND')
     expect((await admin.getTenantBySlug({ slug })).id).toBe(tenant.id)
-    expect((await admin.createTenant({ slug: tenant.slug, name: 'Heir' })).id).not.toBe(tenant.id)
+    const { other } = await plantTree(admin, { other: null })
+    await refusal(admin.createTenant({ slug: tenant.slug, name: 'Heir' }), 'TENANT_SLUG_TAKEN')
+    await refusal(admin.updateTenant({ id: other.id, slug: tenant.slug }), 'TENANT_SLUG_TAKEN')
+    expect((await admin.updateTenant({ id: tenant.id, slug: tenant.slug })).slug).toBe(tenant.slug)
   })
 })
 

@@ -163,7 +163,7 @@ describe('values', () => {
     const answer = await send(`/tenants/${tenant.id}/config/key`, { method: 'PUT', body: `{"value":${value}}` })
     expect(expectRefusal(answer, 'VALIDATION_FAILED')['reason']).toMatch(/^value: /)
   })
-  it.each(['', '1st', 'a b', 'a/b', 'é', 'a'.repeat(256), 'batch', '__proto__', '%00'])('config key %j is refused', async (key) => {
+  it.each(['', '1st', 'a b', 'a/b', 'é', 'a'.repeat(256), '__proto__', '%00'])('config key %j is refused', async (key) => {
     const answer = await send(`/tenants/${tenant.id}/config/${encodeURIComponent(key)}`, { method: 'PUT', json: { value: 1 } })
     expectRefusal(answer, key === '' ? 'ROUTE_NOT_FOUND' : 'INVALID_REQUEST')
   })

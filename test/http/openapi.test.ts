@@ -37,7 +37,7 @@ describe('the document', () => {
     expect(Object.keys(document)).toEqual(['openapi', 'info', 'servers', 'tags', 'security', 'paths', 'components'])
     expect(document.openapi).toMatch(/^3\.1\.\d+$/)
     expect(document.info).toMatchObject({ title: expect.any(String), version: '1.2.3' })
-    const known = ['operationId', 'tags', 'summary', 'x-stratum-scope', 'security', 'parameters', 'requestBody', 'responses']
+    const known = ['operationId', 'tags', 'summary', 'x-stratum-scope', 'x-stratum-also-scope', 'security', 'parameters', 'requestBody', 'responses']
     for (const { operation } of operations) expect(known).toEqual(expect.arrayContaining(Object.keys(operation)))
     for (const name of Object.values(components).flatMap(Object.keys)) expect(name).toMatch(/^[a-zA-Z0-9._-]+$/)
   })

@@ -94,7 +94,12 @@ describe('types', () => {
     expectTypeOf<Awaited<ReturnType<StratumClient['getTenant']>>>().toEqualTypeOf<Tenant>()
     expectTypeOf<StratumClient['listTenants']>().toBeCallableWith()
     expectTypeOf<Parameters<StratumClient['moveTenant']>[0]>().toEqualTypeOf<{ id: string; new_parent_id: string | null }>()
-    expect(Object.keys(fake().client).sort()).toEqual(endpointList.map(({ id }) => id).sort())
+    expect(Object.keys(fake().client.dryRun).sort()).toEqual(endpointList.map((endpoint) => endpoint.id).sort())
+    expect(
+      Object.keys(fake().client)
+        .filter((name) => name !== 'dryRun')
+        .sort(),
+    ).toEqual(endpointList.map(({ id }) => id).sort())
   })
 })
 

@@ -45,7 +45,7 @@ const rename = (name: string) => ask(installation.fetch, `/api/v1/tenants/${tena
 const nameNow = async () => (await installation.stratum.getTenant(tenant.id)).name
 
 const ROW = 'select from stratum.tenants where id = $1 for update'
-const STRUCTURE = `select pg_advisory_xact_lock(hashtextextended('stratum.structure', 0))`
+const STRUCTURE = 'lock table stratum.structure_lock in exclusive mode'
 const CHAIN = 'select from stratum.audit_heads where tenant_id = $1 for update'
 
 describe('a lock that does not go', () => {

@@ -2,14 +2,16 @@
  * Every endpoint against every kind of caller that must not pass. Expectations are derived from the
  * contracts: scope, reach, and where an id stands. What was denied has written nothing.
  */
+import { randomUUID } from 'node:crypto'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Endpoint } from '../../src/core/endpoint.ts'
+import type { Endpoint, Reach } from '../../src/core/endpoint.ts'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import { holdsScope, SCOPES } from '../../src/core/scopes.ts'
 import { endpointList } from '../../src/features/endpoints.ts'
 import { errorOf, expectRefusal } from '../support/answers.ts'
 import { callEndpoint, createTarget, createWorld, ghostOf, type Outcome, SAMPLES, type Sample, type Target, type World } from '../support/cells.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
+import { uniqueSlug } from '../support/tree.ts'
 
 let installation: Installation
 let world: World
@@ -25,6 +27,8 @@ beforeAll(async () => {
   suspended = await createTarget(installation, world, SAMPLES.resumeTenant)
   own = await installation.apiKey(active.id)
   below = await installation.apiKey(active.child.id)
+  // once, so that no cell below is the first config write of this process, which asks for the definitions too
+  await installation.client({ apiKey: world.keys.parent }).setConfig({ id: active.id, key: 'first', value: 1 })
 })
 afterAll(() => installation.close())
 
@@ -38,9 +42,12 @@ const targetOf = (sample: Sample) => (sample.state === 'suspended' ? suspended :
 const call = (endpoint: Endpoint, options: { apiKey?: string; token?: string }, input?: Record<string, unknown>): Promise<Outcome> =>
   callEndpoint(installation, endpoint, input ?? sampleOf(endpoint).input(targetOf(sampleOf(endpoint)), world), options)
 
-const namesTarget = (endpoint: Endpoint) => endpoint.reach.length > 0 || sampleOf(endpoint).names === true
-const notFound = (endpoint: Endpoint): ErrorCode => (endpoint.reach[0]?.kind === 'api_key' ? 'API_KEY_NOT_FOUND' : 'TENANT_NOT_FOUND')
-const needsParent = (endpoint: Endpoint) => endpoint.reach.some(({ kind }) => kind === 'parent')
+/** The parts of an input that name what must be reached. */
+const reachedFields = (endpoint: Endpoint): string[] => endpoint.reach.flatMap(({ field }) => field ?? [])
+const namesTarget = (endpoint: Endpoint) => reachedFields(endpoint).length > 0 || sampleOf(endpoint).names === true
+const has = (endpoint: Endpoint, wanted: Reach['kind']) => endpoint.reach.some(({ kind }) => kind === wanted)
+/** What a caller is told of a target that it does not reach. */
+const notFound = (endpoint: Endpoint): ErrorCode => (has(endpoint, 'api_key') ? 'API_KEY_NOT_FOUND' : 'TENANT_NOT_FOUND')
 
 /** Every row of every table, as one line for each table. */
 async function everything(): Promise<string[]> {
@@ -60,8 +67,8 @@ const withoutRequestId = (outcome: Outcome) => {
 }
 
 function expectDenied(endpoint: Endpoint, outcome: Outcome, code: ErrorCode, requests = 1) {
-  // an open endpoint answers who lacks a scope or a credential, and tells nothing
-  if (endpoint.open && (code === 'SCOPE_REQUIRED' || code === 'AUTHENTICATION_REQUIRED')) {
+  // an open endpoint answers who lacks a scope, a reach or a credential, and tells nothing
+  if (endpoint.open && ['SCOPE_REQUIRED', 'GLOBAL_ADMIN_REQUIRED', 'AUTHENTICATION_REQUIRED'].includes(code)) {
     expect(outcome).toMatchObject({ status: 200, body: { status: 'ok' } })
     expect(Object.keys(outcome.body as object)).toEqual(['status'])
   } else {
@@ -72,6 +79,7 @@ function expectDenied(endpoint: Endpoint, outcome: Outcome, code: ErrorCode, req
 
 /** Outside its reach a caller is told what it would be told of nothing; where none is named it sees only its own. */
 function expectOutside(endpoint: Endpoint, outcome: Outcome, target: Target) {
+  if (has(endpoint, 'global')) return expectDenied(endpoint, outcome, 'GLOBAL_ADMIN_REQUIRED')
   if (namesTarget(endpoint)) return expectDenied(endpoint, outcome, notFound(endpoint))
   expect(outcome.status, outcome.text.slice(0, 200)).toBe(endpoint.status)
   expect(outcome.text).not.toContain(target.id)
@@ -117,6 +125,7 @@ describe.each(endpointList.map((endpoint) => [endpoint.id, endpoint] as const))(
   })
   it('shows a key of a tenant below nothing', async () => {
     const outcome = await call(endpoint, { apiKey: below }, sampleOf(endpoint).input(active, world))
+    if (has(endpoint, 'global')) return expectDenied(endpoint, outcome, 'GLOBAL_ADMIN_REQUIRED')
     if (reaching) return expectDenied(endpoint, outcome, notFound(endpoint))
     // its own context and lists name the tenants above by their ids, and by nothing else
     expect(outcome.status).toBe(endpoint.status)
@@ -131,11 +140,33 @@ describe.each(endpointList.map((endpoint) => [endpoint.id, endpoint] as const))(
       expect(withoutRequestId(outside)).toEqual(withoutRequestId(nowhere))
       expectDenied(endpoint, await call(endpoint, { apiKey: world.keys.global }, input(ghostOf(target), world)), notFound(endpoint))
     })
-  if (needsParent(endpoint))
+  if (has(endpoint, 'global'))
+    it('is for global admins: whoever is bound to a tenant is refused', async () => {
+      expectDenied(endpoint, await call(endpoint, { apiKey: world.keys.parent }), 'GLOBAL_ADMIN_REQUIRED')
+      expectDenied(endpoint, await call(endpoint, { apiKey: own }), 'GLOBAL_ADMIN_REQUIRED')
+    })
+  const named = [...new Set(reachedFields(endpoint))]
+  if (named.length > 1)
+    it.each(named)('needs reach of each tenant that it names: %s', async (field) => {
+      const input = sampleOf(endpoint).input(active, world)
+      for (const id of [world.stranger.id, randomUUID()]) {
+        expectDenied(endpoint, await call(endpoint, { apiKey: world.keys.parent }, { ...input, [field]: id }), 'TENANT_NOT_FOUND')
+      }
+    })
+  if (has(endpoint, 'under_each'))
+    it('needs reach of the parent of each entry, and global admin for a root', async () => {
+      const { tenants } = sampleOf(endpoint).input(active, world) as { tenants: object[] }
+      const withOne = (parent_id: string | null) => ({ tenants: [...tenants, { slug: uniqueSlug('one'), name: 'One', parent_id }] })
+      for (const id of [world.stranger.id, randomUUID()]) {
+        expectDenied(endpoint, await call(endpoint, { apiKey: world.keys.parent }, withOne(id)), 'TENANT_NOT_FOUND')
+      }
+      expectDenied(endpoint, await call(endpoint, { apiKey: world.keys.parent }, withOne(null)), 'GLOBAL_ADMIN_REQUIRED')
+    })
+  if (has(endpoint, 'parent'))
     it('is beyond the tenant itself, as it takes reach of the parent', async () => {
       expectDenied(endpoint, await call(endpoint, { apiKey: own }, sampleOf(endpoint).input(active, world)), 'TENANT_NOT_FOUND')
     })
-  const malformed = [...Object.keys(endpoint.params.shape), ...endpoint.reach.map(({ field }) => field)]
+  const malformed = [...Object.keys(endpoint.params.shape), ...reachedFields(endpoint)]
   if (malformed.length > 0)
     it('refuses ids and keys that are none', async () => {
       for (const field of new Set(malformed)) {

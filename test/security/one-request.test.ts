@@ -1,7 +1,7 @@
 /** Every operation is one HTTP request to the database, authorization included, whether it succeeds or is refused. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import type { Endpoint } from '../../src/core/endpoint.ts'
-import { endpointList } from '../../src/features/endpoints.ts'
+import type { Endpoint, Reach } from '../../src/core/endpoint.ts'
+import { endpointList, endpoints } from '../../src/features/endpoints.ts'
 import { ask } from '../support/answers.ts'
 import { callEndpoint, createTarget, createWorld, SAMPLES, type Sample, type Target, type World } from '../support/cells.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
@@ -13,6 +13,8 @@ beforeAll(async () => {
   installation = await createInstallation()
   world = await createWorld(installation)
   target = await createTarget(installation, world)
+  // what a process asks once, at its first config write, is counted in a test of its own
+  await installation.client({ apiKey: world.keys.parent }).setConfig({ id: target.id, key: 'first', value: 1 })
 })
 afterAll(() => installation.close())
 
@@ -25,6 +27,9 @@ const WITHOUT_A_REQUEST = {
   'a token that is not signed': { authorization: 'Bearer eyJhbGciOiJub25lIn0.e30.' },
 }
 
+/** The operations that take more: new definitions are checked, here, against what tenants hold. */
+const MORE_REQUESTS: Partial<Record<keyof typeof SAMPLES, number>> = { putConfigDefinitions: 2 }
+
 const sampleOf = (endpoint: Endpoint): Sample => SAMPLES[endpoint.id as keyof typeof SAMPLES]
 const cells = endpointList.map((endpoint) => [endpoint.id, endpoint] as const)
 
@@ -33,14 +38,17 @@ async function expectSuccess(endpoint: Endpoint, apiKeyOf: (tenantId: string) =>
   const apiKey = await apiKeyOf(fresh.id)
   const outcome = await callEndpoint(installation, endpoint, sampleOf(endpoint).input(fresh, world), { apiKey })
   expect(`${outcome.status} ${outcome.text.slice(0, 300)}`).toMatch(new RegExp(`^${endpoint.status} `))
-  expect(outcome.requests).toBe(1)
+  expect(outcome.requests).toBe(MORE_REQUESTS[endpoint.id as keyof typeof SAMPLES] ?? 1)
 }
 
 describe.each(cells)('%s', (_, endpoint) => {
-  it("succeeds in one request for an admin of the tenant's parent", () => expectSuccess(endpoint, () => world.keys.parent))
-
-  const beyondItself = endpoint.reach.some(({ kind }) => kind === 'parent')
-  if (!beyondItself) {
+  const of = (wanted: Reach['kind']) => endpoint.reach.some(({ kind }) => kind === wanted)
+  if (of('global')) {
+    it('succeeds in as few requests as are listed for a global admin', () => expectSuccess(endpoint, () => world.keys.global))
+  } else {
+    it("succeeds in one request for an admin of the tenant's parent", () => expectSuccess(endpoint, () => world.keys.parent))
+  }
+  if (!of('global') && !of('parent')) {
     it('succeeds in one request for an admin of the tenant itself', () => expectSuccess(endpoint, (tenantId) => installation.apiKey(tenantId)))
   }
 
@@ -58,6 +66,24 @@ describe.each(cells)('%s', (_, endpoint) => {
     expect([200, 400, 401]).toContain(outcome.status)
     expect(outcome.status === 200).toBe(endpoint.open === true && Object.keys(headers).length === 0)
     expect(outcome.requests).toBe(0)
+  })
+})
+
+describe('config definitions', () => {
+  const write = async (operation: 'setConfig' | 'batchSetConfig') => {
+    const outcome = await callEndpoint(installation, endpoints[operation], SAMPLES[operation].input(target, world), { apiKey: world.keys.parent })
+    expect(outcome.status).toBe(200)
+    return outcome.requests
+  }
+  it.each(['setConfig', 'batchSetConfig'] as const)('cost one request more on the first %s of a process, and none after', async (operation) => {
+    installation.services.definitions.forget()
+    expect(await write(operation)).toBe(2)
+    expect(await write(operation)).toBe(1)
+  })
+  it.each(['setConfig', 'batchSetConfig'] as const)('that changed elsewhere cost %s two requests more, once', async (operation) => {
+    await installation.owner.query('update stratum.installation set definitions_version = definitions_version + 1')
+    expect(await write(operation)).toBe(3)
+    expect(await write(operation)).toBe(1)
   })
 })
 

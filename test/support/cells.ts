@@ -40,11 +40,25 @@ export interface Sample {
 
 const onTarget: Sample = { input: ({ id }) => ({ id }) }
 const onKey: Sample = { input: ({ api_key_id }) => ({ id: api_key_id }) }
+/** Config and a policy under this key stand on every target. */
+const onSample: Sample = { input: ({ id }) => ({ id, key: 'sample' }) }
 const nothing: Sample = { input: () => ({}) }
 
 /** A valid input of every endpoint. One that is missing here fails the suite. */
 export const SAMPLES: Record<keyof typeof endpoints, Sample> = {
   createTenant: { input: ({ id }) => ({ parent_id: id, slug: uniqueSlug('made'), name: 'Made' }) },
+  batchCreateTenants: {
+    input: ({ id }) => {
+      const slug = uniqueSlug('made')
+      const made = { name: 'Made' }
+      return {
+        tenants: [
+          { ...made, slug, parent_id: id },
+          { ...made, slug: uniqueSlug('below'), parent_slug: slug },
+        ],
+      }
+    },
+  },
   listTenants: nothing,
   getTenant: onTarget,
   getTenantBySlug: { input: ({ slug }) => ({ slug }), names: true },
@@ -54,6 +68,8 @@ export const SAMPLES: Record<keyof typeof endpoints, Sample> = {
   suspendTenant: { ...onTarget, state: 'childless' },
   resumeTenant: { ...onTarget, state: 'suspended' },
   archiveTenant: { ...onTarget, state: 'childless' },
+  reorderTenant: { input: ({ id }) => ({ id, position: 0 }) },
+  getTenantCounts: onTarget,
   getAncestors: onTarget,
   getRoot: onTarget,
   getChildren: onTarget,
@@ -62,10 +78,18 @@ export const SAMPLES: Record<keyof typeof endpoints, Sample> = {
   deleteConfig: { input: ({ id }) => ({ id, key: 'sample' }) },
   resolveConfig: onTarget,
   getConfigInheritance: onTarget,
+  batchSetConfig: { input: ({ id }) => ({ id, entries: [{ key: 'max_users', value: 5, sensitive: true }] }) },
+  explainConfig: onSample,
+  diffConfig: { input: ({ id, child }) => ({ tenant_a: id, tenant_b: child.id }) },
+  computeDrift: { input: ({ id, child }) => ({ id, child: child.id }) },
+  getConfigHistory: onSample,
+  listConfigDefinitions: nothing,
+  putConfigDefinitions: { input: () => ({ definitions: [{ key: 'defined', schema: { type: 'integer' } }] }) },
   createPermission: { input: ({ id }) => ({ id, key: 'sample.other' }) },
   updatePermission: { input: ({ id, policy_id }) => ({ id, policy_id, value: false }) },
   deletePermission: { input: ({ id, policy_id }) => ({ id, policy_id }) },
   resolvePermissions: onTarget,
+  explainPermission: onSample,
   createApiKey: { input: ({ id }) => ({ tenant_id: id, name: 'made' }) },
   listApiKeys: { input: ({ id }) => ({ tenant_id: id }) },
   getApiKey: onKey,

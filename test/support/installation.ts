@@ -14,6 +14,7 @@ import type { Scope } from '../../src/core/scopes.ts'
 import { Secrets } from '../../src/crypto/envelope.ts'
 import { generateRingKey, parseKeyRing } from '../../src/crypto/key-ring.ts'
 import { neonDatabase } from '../../src/db/neon.ts'
+import { ConfigDefinitions } from '../../src/features/config/definitions.ts'
 import type { Services } from '../../src/features/operation.ts'
 import { createApp } from '../../src/http/app.ts'
 import type { LogLine } from '../../src/http/log.ts'
@@ -122,6 +123,7 @@ export async function createInstallation(): Promise<Installation> {
     apiKeys: new ApiKeySecrets(parseKeyRing(apiKeySecrets, { variable: 'apiKeySecrets', bytes: 32, exact: false }), 'sk_test_'),
     tokens: new TokenVerifier(issuers),
     hosts: { baseDomains: ['stratum.test'], apiHosts: [], pathPrefix: '/t' },
+    definitions: new ConfigDefinitions(),
   }
   const log: LogLine[] = []
   const app = createApp({ services, log: (line) => log.push(line), version: 'test', corsOrigins: ['https://console.test'] })

@@ -75,6 +75,7 @@ export const getHealth = endpoint({
   tag: 'health',
   summary: 'Is the service up; with an admin credential, what database it sees',
   scope: 'admin',
+  reach: [{ kind: 'global', field: null }],
   open: true,
   output: z.object({
     status: z.literal('ok'),

@@ -48,7 +48,7 @@ export const createApiKey = endpoint({
       .optional(),
   }),
   status: 201,
-  output: ApiKey.extend({ key: z.string() }),
+  output: ApiKey.extend({ key: z.string().optional(), idempotent_replay: z.boolean().optional() }),
   errors: ['TENANT_NOT_FOUND', 'TENANT_INVALID_STATE', 'SCOPE_ESCALATION', 'API_KEY_SECRET_MISSING'],
 })
 

@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { endpoint, Uuid } from '../../core/endpoint.ts'
+import { changesSomething, endpoint, NOTHING_TO_CHANGE, Uuid } from '../../core/endpoint.ts'
 import { AnyJson, JsonValue } from '../../core/json.ts'
 
 export const PermissionKey = z
@@ -47,6 +47,7 @@ export const createPermission = endpoint({
   path: '/tenants/:id/permissions',
   tag,
   summary: 'Give a tenant a policy of its own for a key',
+  preview: true,
   scope: 'write',
   reach,
   params: id,
@@ -58,7 +59,7 @@ export const createPermission = endpoint({
   }),
   status: 201,
   output: PermissionPolicy,
-  errors: ['TENANT_NOT_FOUND', 'TENANT_INVALID_STATE', 'PERMISSION_LOCKED', 'PERMISSION_NOT_DELEGATED', 'PERMISSION_EXISTS'],
+  errors: ['TENANT_NOT_FOUND', 'TENANT_INVALID_STATE', 'PERMISSION_LOCKED', 'PERMISSION_NOT_DELEGATED', 'PERMISSION_EXISTS', 'PERMISSIONS_FULL'],
 })
 
 export const updatePermission = endpoint({
@@ -67,10 +68,13 @@ export const updatePermission = endpoint({
   path: '/tenants/:id/permissions/:policy_id',
   tag,
   summary: "Change a tenant's own policy; what is left out stays",
+  preview: true,
   scope: 'write',
   reach,
   params: policy,
-  body: z.strictObject({ value: JsonValue.optional(), mode: PermissionMode.optional(), revocation_mode: RevocationMode.optional() }),
+  body: z
+    .strictObject({ value: JsonValue.optional(), mode: PermissionMode.optional(), revocation_mode: RevocationMode.optional() })
+    .refine(changesSomething, NOTHING_TO_CHANGE),
   output: PermissionPolicy,
   errors: ['TENANT_NOT_FOUND', 'TENANT_INVALID_STATE', 'PERMISSION_NOT_FOUND', 'PERMISSION_LOCKED', 'PERMISSION_NOT_DELEGATED', 'PERMISSION_REVOCATION_DENIED'],
 })
@@ -81,6 +85,7 @@ export const deletePermission = endpoint({
   path: '/tenants/:id/permissions/:policy_id',
   tag,
   summary: "Delete a tenant's own policy as its revocation_mode says",
+  preview: true,
   scope: 'write',
   reach,
   params: policy,
@@ -98,5 +103,33 @@ export const resolvePermissions = endpoint({
   reach,
   params: id,
   output: z.object({ permissions: z.record(z.string(), ResolvedPermission) }),
+  errors: ['TENANT_NOT_FOUND'],
+})
+
+export const explainPermission = endpoint({
+  id: 'explainPermission',
+  method: 'GET',
+  path: '/tenants/:id/permissions/:key/explain',
+  tag,
+  summary: 'Each level that has a policy for a key, root first, which one won and why',
+  scope: 'read',
+  reach,
+  params: z.strictObject({ id: Uuid, key: PermissionKey }),
+  output: z.object({
+    key: z.string(),
+    effective: ResolvedPermission.nullable(),
+    levels: z.array(
+      z.object({
+        tenant_id: z.uuid(),
+        depth: z.number().int(),
+        effective: z.boolean(),
+        reason: z.enum(['locked', 'nearest', 'shadowed', 'overridden']),
+        policy_id: z.uuid().optional(),
+        value: AnyJson.optional(),
+        mode: PermissionMode.optional(),
+        revocation_mode: RevocationMode.optional(),
+      }),
+    ),
+  }),
   errors: ['TENANT_NOT_FOUND'],
 })

@@ -1,5 +1,6 @@
 import * as z from 'zod'
-import { endpoint, flag, page, paging, Uuid } from '../../core/endpoint.ts'
+import { changesSomething, endpoint, flag, NOTHING_TO_CHANGE, page, paging, Uuid } from '../../core/endpoint.ts'
+import type { ErrorCode } from '../../core/errors.ts'
 import { AnyJsonObject, JsonObject, text } from '../../core/json.ts'
 
 export const TenantSlug = z
@@ -44,7 +45,16 @@ const tag = 'tenants'
 const self = [{ kind: 'tenant', field: 'id' }] as const
 const parentOfSelf = [{ kind: 'parent', field: 'id' }] as const
 const listing = { ...paging, status: TenantStatus.optional(), include_archived: flag.default(false) }
+const search = { q: text(1, 255).optional().describe('Only tenants whose name or slug contains this, whatever its case.') }
+const cascade = z.strictObject({ cascade: flag.default(false).describe('Also every active tenant below; resuming this one resumes exactly those.') })
 const TreePosition = z.tuple([z.uuid()])
+
+const newTenant = {
+  slug: TenantSlug,
+  name: text(1, 255),
+  isolation_strategy: IsolationStrategy.default('SHARED_RLS'),
+  metadata: JsonObject.default({}),
+}
 
 export const createTenant = endpoint({
   id: 'createTenant',
@@ -54,16 +64,34 @@ export const createTenant = endpoint({
   summary: 'Create a tenant under a parent, or a root',
   scope: 'write',
   reach: [{ kind: 'under', field: 'parent_id' }],
-  body: z.strictObject({
-    parent_id: Uuid.nullable().default(null),
-    slug: TenantSlug,
-    name: text(1, 255),
-    isolation_strategy: IsolationStrategy.default('SHARED_RLS'),
-    metadata: JsonObject.default({}),
-  }),
+  body: z.strictObject({ parent_id: Uuid.nullable().default(null), ...newTenant }),
   status: 201,
   output: Tenant,
   errors: ['TENANT_NOT_FOUND', 'GLOBAL_ADMIN_REQUIRED', 'TENANT_SLUG_TAKEN', 'TENANT_DEPTH_EXCEEDED', 'TENANT_INVALID_STATE', 'PROVISIONING_UNAVAILABLE'],
+})
+
+export const batchCreateTenants = endpoint({
+  id: 'batchCreateTenants',
+  method: 'POST',
+  path: '/tenants/batch',
+  tag,
+  summary: 'Create up to 100 tenants, all or none; a parent may be one of the same batch',
+  scope: 'write',
+  reach: [{ kind: 'under_each', field: 'tenants' }],
+  body: z.strictObject({
+    tenants: z
+      .array(
+        z
+          .strictObject({ parent_id: Uuid.nullable().optional(), parent_slug: TenantSlug.optional(), ...newTenant })
+          .refine((spec) => spec.parent_id == null || spec.parent_slug === undefined, { message: 'Give parent_id or parent_slug, not both.' }),
+      )
+      .min(1)
+      .max(100)
+      .refine((specs) => new Set(specs.map((spec) => spec.slug)).size === specs.length, { message: 'Two entries have the same slug.' }),
+  }),
+  status: 201,
+  output: z.object({ tenants: z.array(Tenant) }),
+  errors: [...createTenant.errors, 'TENANT_PARENT_NOT_IN_BATCH'],
 })
 
 export const listTenants = endpoint({
@@ -73,7 +101,7 @@ export const listTenants = endpoint({
   tag,
   summary: 'List the tenants within reach in tree order, each parent before its children',
   scope: 'read',
-  query: z.strictObject({ ...listing, root: flag.default(false).describe('Only roots.') }),
+  query: z.strictObject({ ...listing, ...search, root: flag.default(false).describe('Only roots.') }),
   output: page(Tenant),
   position: TreePosition,
 })
@@ -113,7 +141,9 @@ export const updateTenant = endpoint({
   scope: 'write',
   reach: self,
   params: id,
-  body: z.strictObject({ slug: TenantSlug.optional(), name: text(1, 255).optional(), metadata: JsonObject.optional() }),
+  body: z
+    .strictObject({ slug: TenantSlug.optional(), name: text(1, 255).optional(), metadata: JsonObject.optional() })
+    .refine(changesSomething, NOTHING_TO_CHANGE),
   output: Tenant,
   errors: ['TENANT_NOT_FOUND', 'TENANT_SLUG_TAKEN', 'TENANT_INVALID_STATE'],
 })
@@ -124,9 +154,11 @@ export const deleteTenant = endpoint({
   path: '/tenants/:id',
   tag,
   summary: 'Archive a tenant',
+  preview: true,
   scope: 'write',
   reach: parentOfSelf,
   params: id,
+  query: cascade,
   output: Tenant,
   errors: ['TENANT_NOT_FOUND', 'GLOBAL_ADMIN_REQUIRED', 'TENANT_INVALID_STATE', 'TENANT_HAS_CHILDREN'],
 })
@@ -137,6 +169,7 @@ export const moveTenant = endpoint({
   path: '/tenants/:id/move',
   tag,
   summary: 'Move a tenant with all below it under another parent, or to the top (null)',
+  preview: true,
   scope: 'write',
   reach: [...parentOfSelf, { kind: 'under', field: 'new_parent_id' }],
   params: id,
@@ -145,23 +178,61 @@ export const moveTenant = endpoint({
   errors: ['TENANT_NOT_FOUND', 'GLOBAL_ADMIN_REQUIRED', 'TENANT_CYCLE_DETECTED', 'TENANT_DEPTH_EXCEEDED', 'TENANT_INVALID_STATE'],
 })
 
-const transition = (name: 'suspend' | 'resume' | 'archive', summary: string) =>
+const transition = <B extends z.ZodObject>(name: string, summary: string, body: B, more: readonly ErrorCode[]) =>
   endpoint({
     id: `${name}Tenant`,
     method: 'POST',
     path: `/tenants/:id/${name}`,
     tag,
     summary,
+    preview: true,
     scope: 'write',
     reach: parentOfSelf,
     params: id,
+    body,
     output: Tenant,
-    errors: ['TENANT_NOT_FOUND', 'GLOBAL_ADMIN_REQUIRED', 'TENANT_INVALID_STATE', ...(name === 'resume' ? [] : (['TENANT_HAS_CHILDREN'] as const))],
+    errors: ['TENANT_NOT_FOUND', 'GLOBAL_ADMIN_REQUIRED', 'TENANT_INVALID_STATE', ...more],
   })
 
-export const suspendTenant = transition('suspend', 'Suspend a tenant: it no longer resolves, and neither do its credentials')
-export const resumeTenant = transition('resume', 'Make a suspended or archived tenant active again')
-export const archiveTenant = transition('archive', 'Archive a tenant')
+export const suspendTenant = transition('suspend', 'Suspend a tenant: it no longer resolves, and neither do its credentials', cascade, ['TENANT_HAS_CHILDREN'])
+export const resumeTenant = transition(
+  'resume',
+  'Make a suspended or archived tenant active again, and with it what its cascade changed',
+  z.strictObject({}),
+  [],
+)
+export const archiveTenant = transition('archive', 'Archive a tenant', cascade, ['TENANT_HAS_CHILDREN'])
+
+export const reorderTenant = endpoint({
+  id: 'reorderTenant',
+  method: 'POST',
+  path: '/tenants/:id/reorder',
+  tag,
+  summary: 'Put a tenant at a place among its siblings, counted from 0',
+  scope: 'write',
+  reach: parentOfSelf,
+  params: id,
+  body: z.strictObject({ position: z.int32().min(0) }),
+  output: Tenant,
+  errors: ['TENANT_NOT_FOUND', 'GLOBAL_ADMIN_REQUIRED'],
+})
+
+export const getTenantCounts = endpoint({
+  id: 'getTenantCounts',
+  method: 'GET',
+  path: '/tenants/:id/counts',
+  tag,
+  summary: 'How many tenants lie below, of which status',
+  scope: 'read',
+  reach: self,
+  params: id,
+  output: z.object({
+    children: z.number().int(),
+    descendants: z.number().int(),
+    by_status: z.object({ active: z.number().int(), suspended: z.number().int(), archived: z.number().int() }),
+  }),
+  errors: ['TENANT_NOT_FOUND'],
+})
 
 export const getAncestors = endpoint({
   id: 'getAncestors',
@@ -213,7 +284,11 @@ export const getDescendants = endpoint({
   scope: 'read',
   reach: self,
   params: id,
-  query: z.strictObject(listing),
+  query: z.strictObject({
+    ...listing,
+    ...search,
+    max_depth: z.coerce.number<number | string>().int().min(1).max(20).optional().describe('How many levels below; 1 is children only.'),
+  }),
   output: page(Tenant),
   position: TreePosition,
   errors: ['TENANT_NOT_FOUND'],

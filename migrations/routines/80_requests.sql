@@ -1,0 +1,131 @@
+-- What a request may ask of any operation: to be done once however often it is sent, to be shown and not done,
+-- or to be done only if it does just what was shown. Each runs the operation itself, by its name, inside its own
+-- transaction, so none of them can disagree with it.
+
+-- Run an operation of the inventory. The name is checked against it before it becomes SQL.
+create or replace function stratum.run(operation text, actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+declare
+  answer jsonb;
+begin
+  if not exists (select from operations o where o.name = operation) then perform stratum.fail('DATABASE_OUTDATED'); end if;
+  execute format('select stratum.%I($1, $2)', operation) into answer using actor, input;
+  return answer;
+end $$;
+--> statement-breakpoint
+-- Idempotency. The row is inserted first, so whoever sends the same at the same time waits for the winner; what
+-- fails takes its row with it. Input: { operation, input, key, input_hash }. A replayed answer says so.
+create or replace function stratum.run_once(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  -- Also of a replay: its answer is not for who may no longer ask.
+  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  asker text := jsonb_build_array(who -> 'type', who -> 'issuer', who -> 'id', who -> 'tenant_id')::text;
+  earlier idempotency_keys;
+  done jsonb;
+begin
+  delete from idempotency_keys k where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key'
+    and k.created_at < now() - interval '24 hours';
+  -- and a few of everybody's, waiting for nobody, so that none stays for long
+  delete from idempotency_keys k using (
+    select e.principal, e.operation, e.key from idempotency_keys e where e.created_at < now() - interval '24 hours'
+    order by e.created_at limit 100 for update skip locked) as expired
+  where k.principal = expired.principal and k.operation = expired.operation and k.key = expired.key;
+  insert into idempotency_keys (principal, operation, key, input_hash)
+  values (asker, input ->> 'operation', input ->> 'key', input ->> 'input_hash') on conflict do nothing;
+  if not found then
+    select * into strict earlier from idempotency_keys k
+    where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
+    if earlier.input_hash <> input ->> 'input_hash' then perform stratum.fail('IDEMPOTENCY_KEY_REUSED'); end if;
+    return earlier.answer || '{"idempotent_replay": true}';
+  end if;
+  done := stratum.run(input ->> 'operation', actor, input -> 'input');
+  update idempotency_keys k set answer = done
+  where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
+  return done;
+end $$;
+--> statement-breakpoint
+-- The tenants that an operation on one may change something for: it, all below, and what resumes with it, which
+-- may have moved elsewhere since; out of the caller's reach it answers as if it did not exist.
+create or replace function stratum.affected_tenants(who jsonb, top uuid) returns uuid[]
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+begin
+  return array(
+    select d.id from tenants t join tenants d on d.path >= t.path and d.path < stratum.subtree_end(t.path) where t.id = top
+    union select d.id from tenants d where d.suspended_with = top and stratum.reaches(who, d.path)
+    union select d.id from tenants d where d.archived_with = top and stratum.reaches(who, d.path));
+end $$;
+--> statement-breakpoint
+-- All that effectively holds for some tenants, each thing under `tenant|field|key`. A secret is told by a digest of
+-- its ciphertext, to see whether it changed.
+create or replace function stratum.effective_state(of_tenants uuid[]) returns jsonb
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(s.name, s.value), '{}') from tenants d
+    cross join lateral (
+      select d.id || '|status|' as name, jsonb_build_object('shown', d.status) as value
+      union all
+      select d.id || '|config|' || c.key, case when c.value ? 'sealed'
+          then jsonb_build_object('shown', jsonb_build_object('sensitive', true, 'locked', c.value -> 'locked'), 'digest', stratum.sha256_hex(c.value -> 'sealed' ->> 'ciphertext'))
+          else jsonb_build_object('shown', jsonb_build_object('value', c.value -> 'value', 'locked', c.value -> 'locked')) end
+        from jsonb_each(stratum.resolved_config(d.id, d.path, true)) as c
+      union all
+      select d.id || '|permission|' || p.key, jsonb_build_object('shown', jsonb_build_object('value', p.value -> 'value', 'mode', p.value -> 'mode'))
+        from jsonb_each(stratum.resolved_permissions(d.path)) as p
+    ) as s
+    where d.id = any (of_tenants));
+end $$;
+--> statement-breakpoint
+-- The differences of two such states, and a version that stands for exactly them.
+create or replace function stratum.describe_changes(before jsonb, after jsonb) returns jsonb
+language plpgsql stable set search_path = stratum, pg_temp as $$
+declare
+  changes jsonb;
+begin
+  select coalesce(jsonb_agg(jsonb_build_object('tenant_id', split_part(name, '|', 1), 'field', split_part(name, '|', 2),
+      'key', nullif(substring(name from '^[^|]*[|][^|]*[|](.*)$'), ''), 'from', b.value -> 'shown', 'to', a.value -> 'shown') order by name), '[]') into changes
+  from (select e.key as name, e.value from jsonb_each(before) as e) as b
+  full join (select e.key as name, e.value from jsonb_each(after) as e) as a using (name)
+  where b.value is distinct from a.value;
+  return jsonb_build_object('changes', jsonb_path_query_array(changes, '$[0 to 999]'), 'total', jsonb_array_length(changes),
+    'truncated', jsonb_array_length(changes) > 1000, 'version', stratum.sha256_hex(changes::text));
+end $$;
+--> statement-breakpoint
+-- Show what an operation would do: it runs, and is rolled back here. Input: { operation, input }.
+create or replace function stratum.dry_run(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  affected uuid[];
+  before jsonb;
+  shown jsonb;
+begin
+  begin
+    affected := stratum.affected_tenants(who, (input -> 'input' ->> 'id')::uuid);
+    before := stratum.effective_state(affected);
+    perform stratum.run(input ->> 'operation', actor, input -> 'input');
+    shown := stratum.describe_changes(before, stratum.effective_state(affected));
+    raise exception using errcode = 'STDRY', message = 'rolled back, as it was only to be shown';
+  exception when sqlstate 'STDRY' then
+    return shown;
+  end;
+end $$;
+--> statement-breakpoint
+-- Do it if it does exactly what was shown, or not at all. Input: { operation, input, version }.
+create or replace function stratum.run_if_match(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  affected uuid[];
+  before jsonb;
+  done jsonb;
+begin
+  affected := stratum.affected_tenants(who, (input -> 'input' ->> 'id')::uuid);
+  before := stratum.effective_state(affected);
+  done := stratum.run(input ->> 'operation', actor, input -> 'input');
+  if stratum.describe_changes(before, stratum.effective_state(affected)) ->> 'version' <> input ->> 'version' then
+    perform stratum.fail('VERSION_MISMATCH');
+  end if;
+  return done;
+end $$;

@@ -1,0 +1,25 @@
+/** How a request wants its operation run: shown and not done, done only as it was shown, or done once. */
+import type { Context } from 'hono'
+import type { Endpoint } from '../core/endpoint.ts'
+import { stratumError } from '../core/error-classes.ts'
+import type { RunOptions } from '../features/operation.ts'
+
+const refuse = (reason: string) => stratumError('INVALID_REQUEST', { reason, issues: [] })
+
+/** Is this a dry run? @throws INVALID_REQUEST for another value than true or false, or where there is none to be had */
+export function wantsPreview(context: Context, endpoint: Endpoint): boolean {
+  const asked = context.req.queries('dry_run')
+  if (asked === undefined) return false
+  if (!endpoint.preview) throw refuse('dry_run: this operation cannot be shown without being done')
+  if (asked.length !== 1 || !/^(true|false)$/.test(asked[0] ?? '')) throw refuse('dry_run: must be true or false')
+  return asked[0] === 'true'
+}
+
+/** `Idempotency-Key` of a POST and `If-Match` of what can be shown. @throws INVALID_REQUEST */
+export function readRunOptions(context: Context, endpoint: Endpoint): RunOptions {
+  const key = endpoint.method === 'POST' ? context.req.header('idempotency-key') : undefined
+  const match = endpoint.preview ? context.req.header('if-match') : undefined
+  if (key !== undefined && !/^[\x21-\x7e]{1,255}$/.test(key)) throw refuse('Idempotency-Key: must be 1 to 255 visible ASCII characters')
+  if (key !== undefined && match !== undefined) throw refuse('Send Idempotency-Key or If-Match, not both')
+  return { ...(key === undefined ? {} : { idempotencyKey: key }), ...(match === undefined ? {} : { ifMatch: match.replace(/^(W\/)?"(.*)"$/, '$2') }) }
+}
