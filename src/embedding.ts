@@ -8,15 +8,10 @@ import { Secrets } from './crypto/envelope.ts'
 import { parseKeyRing } from './crypto/key-ring.ts'
 import type { Database } from './db/database.ts'
 import { neonDatabase } from './db/neon.ts'
-import { postgresDatabase, type QueryablePool } from './db/postgres.ts'
+import { type PoolLike, postgresDatabase } from './db/postgres.ts'
 import { ConfigDefinitions } from './features/config/definitions.ts'
 import { endpoints } from './features/endpoints.ts'
 import type { Services } from './features/operation.ts'
-
-/** A `pg` Pool, as far as this class uses it. */
-export interface PoolLike extends QueryablePool {
-  connect(): Promise<{ query(text: string): Promise<{ rows: Array<Record<string, unknown>> }>; release(): void }>
-}
 
 /** How to make a {@link Stratum}: over which connection, with which keys. */
 export interface StratumOptions {

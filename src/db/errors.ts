@@ -48,6 +48,12 @@ export function fromDriver(error: unknown): StratumError {
   return stratumError('INTERNAL_ERROR', {}, because)
 }
 
+/** The server refused a statement and goes on listening. */
+export const leavesConnectionUsable = (error: unknown): boolean => {
+  const { code } = asDriverError(error)
+  return code === 'STRAT' || (isSqlState(code) && !isUnavailable(code))
+}
+
 /** Run a call; once more if it was rolled back by a lock, a deadlock or a serialization failure. */
 export async function withOneRetry<T>(attempt: () => Promise<T>): Promise<T> {
   try {

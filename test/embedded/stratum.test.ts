@@ -25,12 +25,10 @@ describe('starting', () => {
   })
 
   it('migrates once however often and however concurrently initialize() is called, and warns once of a privileged role', async () => {
-    const connect = vi.spyOn(pool, 'connect')
     const stratum = new Stratum({ pool, autoMigrate: true })
+    expect(stratum.initialize()).toBe(stratum.initialize())
     await Promise.all([stratum.initialize(), stratum.initialize(), stratum.listTenants()])
     await stratum.initialize()
-    // with a callback it is the pool's own, for a query
-    expect(connect.mock.calls.filter(([callback]) => callback === undefined)).toHaveLength(1)
     expect(warn.mock.calls).toEqual([['stratum: the role postgres bypasses row security. That is fine for the control plane; tenant data needs another role.']])
   })
 
@@ -159,6 +157,22 @@ describe('in a migrated database', () => {
     await installation.stratum.revokeApiKey(named.id)
     expect(await installation.stratum.validateApiKey(named.key)).toBeNull()
     expect(await installation.stratum.validateApiKey('sk_test_unknown')).toBeNull()
+  })
+
+  it('keeps its connections however often it is refused, and loses only those that break', async () => {
+    const pool = openPool({ connectionString: installation.urls.owner, max: 1 })
+    let opened = 0
+    pool.on('connect', () => opened++)
+    const embedded = new Stratum({ pool })
+    for (let time = 0; time < 10; time++) await expect(embedded.getTenantBySlug('nobody')).rejects.toBeInstanceOf(TenantNotFoundError)
+    expect(opened).toBe(1)
+
+    const { rows } = await pool.query<{ pid: number }>('select pg_backend_pid() as pid')
+    await installation.owner.query('select pg_terminate_backend($1, 5000)', [rows[0]?.pid])
+    await embedded.getTenantBySlug('nobody').catch(() => {})
+    await expect(embedded.getTenantBySlug('nobody')).rejects.toBeInstanceOf(TenantNotFoundError)
+    expect(opened).toBe(2)
+    await pool.end()
   })
 
   it('answers a database that is away with the error of the catalogue', async () => {
