@@ -3,7 +3,7 @@
  * this file; logic lives in `migrations/routines/`. Nothing at run time imports it.
  */
 import { sql } from 'drizzle-orm'
-import { bigint, boolean, check, customType, foreignKey, index, integer, jsonb, pgSchema, primaryKey, text, timestamp, unique, uuid } from 'drizzle-orm/pg-core'
+import { bigint, boolean, check, customType, foreignKey, index, integer, jsonb, pgSchema, primaryKey, text, timestamp, unique, uniqueIndex, uuid } from 'drizzle-orm/pg-core'
 
 // ltree lives in schema stratum; the migration runner puts that first in the search path.
 const ltree = customType<{ data: string }>({ dataType: () => 'ltree' })
@@ -298,5 +298,68 @@ export const changes = stratum.table(
   (t) => [
     index('changes_xid_idx').on(t.xid),
     check('changes_kind_check', sql`${t.kind} in ('subtree', 'host', 'principal', 'issuer', 'definitions', 'installation')`),
+  ],
+)
+
+/** Hosts of the application's customers. Many tenants may claim one; only a verified claim is alone. */
+export const customDomains = stratum.table(
+  'custom_domains',
+  {
+    tenantId: uuid('tenant_id').notNull(),
+    /** As hosts are compared: small letters, punycode, no trailing dot. */
+    domain: text('domain').notNull(),
+    verifiedAt: timestamp('verified_at', { withTimezone: true }),
+    /** When the proof was last looked for. */
+    checkedAt: timestamp('checked_at', { withTimezone: true }),
+    /** Since when a verified domain has shown no proof; it is released 7 days later. */
+    missingSince: timestamp('missing_since', { withTimezone: true }),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    primaryKey({ name: 'custom_domains_pkey', columns: [t.tenantId, t.domain] }),
+    foreignKey({ name: 'custom_domains_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    uniqueIndex('custom_domains_verified_key').on(t.domain).where(sql`${t.verifiedAt} is not null`),
+    check('custom_domains_domain_check', sql`octet_length(${t.domain}) <= 253 and ${t.domain} ~ '^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'`),
+    check('custom_domains_missing_check', sql`${t.missingSince} is null or ${t.verifiedAt} is not null`),
+  ],
+)
+
+/** Rules of the Public Suffix List, as it writes them. A custom domain is never one of them. */
+export const publicSuffixes = stratum.table('public_suffixes', { rule: text('rule').primaryKey() })
+
+/** Issuers of tokens that were added while the service runs; those of the environment are not here. */
+export const issuers = stratum.table(
+  'issuers',
+  {
+    id: uuid('id').primaryKey(),
+    /** Its tokens reach this tenant and those below at most; without one, what their tenant claim names. */
+    tenantId: uuid('tenant_id'),
+    issuer: text('issuer').notNull(),
+    audience: text('audience').notNull(),
+    /** `{ jwks_uri | keys, algorithms, tenant_claim, scopes_claim, max_scopes, global }`; public keys only. */
+    settings: jsonb('settings').notNull(),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    unique('issuers_issuer_audience_key').on(t.issuer, t.audience),
+    foreignKey({ name: 'issuers_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    index('issuers_tenant_id_idx').on(t.tenantId, t.id),
+    check('issuers_size_check', sql`octet_length(${t.settings}::text) <= 65536`),
+  ],
+)
+
+/** What an issuer's tokens call a tenant. */
+export const tenantExternalIds = stratum.table(
+  'tenant_external_ids',
+  {
+    issuer: text('issuer').notNull(),
+    externalId: text('external_id').notNull(),
+    tenantId: uuid('tenant_id').notNull(),
+    createdAt: createdAt(),
+  },
+  (t) => [
+    primaryKey({ name: 'tenant_external_ids_pkey', columns: [t.issuer, t.externalId] }),
+    foreignKey({ name: 'tenant_external_ids_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    index('tenant_external_ids_tenant_id_idx').on(t.tenantId, t.issuer, t.externalId),
   ],
 )
