@@ -1,3 +1,8 @@
 import { defineConfig } from 'drizzle-kit'
 
-export default defineConfig({ dialect: 'postgresql', schema: './src/db/tables.ts', out: './migrations', schemaFilter: ['stratum'] })
+export default defineConfig({
+  dialect: 'postgresql',
+  schema: ['./src/db/tables.ts', './src/db/isolation-tables.ts'],
+  out: './migrations',
+  schemaFilter: ['stratum'],
+})

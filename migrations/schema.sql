@@ -100,6 +100,19 @@ create table stratum.config_history (
   constraint config_history_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id)
 );
 
+create table stratum.custom_domains (
+  tenant_id uuid not null,
+  domain text not null,
+  verified_at timestamp with time zone,
+  checked_at timestamp with time zone,
+  missing_since timestamp with time zone,
+  created_at timestamp with time zone default now() not null,
+  constraint custom_domains_pkey PRIMARY KEY (tenant_id, domain),
+  constraint custom_domains_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id),
+  constraint custom_domains_domain_check CHECK (((octet_length(domain) <= 253) AND (domain ~ '^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'::text))),
+  constraint custom_domains_missing_check CHECK (((missing_since IS NULL) OR (verified_at IS NOT NULL)))
+);
+
 create table stratum.data_keys (
   tenant_id uuid not null,
   id uuid not null,
@@ -112,6 +125,25 @@ create table stratum.data_keys (
 
 create table stratum.definitions_lock (
   never boolean
+);
+
+create table stratum.fleet_migrations (
+  "position" bigint generated always as identity not null,
+  name text not null,
+  hash text not null,
+  created_at timestamp with time zone default now() not null,
+  constraint fleet_migrations_pkey PRIMARY KEY ("position"),
+  constraint fleet_migrations_name_key UNIQUE (name)
+);
+
+create table stratum.fleet_places (
+  tenant_id uuid not null,
+  migration text default ''::text not null,
+  status text default 'current'::text not null,
+  error jsonb,
+  updated_at timestamp with time zone default now() not null,
+  constraint fleet_places_pkey PRIMARY KEY (tenant_id),
+  constraint fleet_places_status_check CHECK ((status = ANY (ARRAY['current'::text, 'migrating'::text, 'failed'::text])))
 );
 
 create table stratum.idempotency_keys (
@@ -132,6 +164,63 @@ create table stratum.installation (
   feed_epoch uuid default gen_random_uuid() not null,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_singleton CHECK (singleton)
+);
+
+create table stratum.isolation_changes (
+  id uuid not null,
+  tenant_id uuid not null,
+  job_id uuid not null,
+  from_strategy text not null,
+  from_name text,
+  to_strategy text not null,
+  to_name text,
+  phase text default 'preparing'::text not null,
+  progress jsonb default '{}'::jsonb not null,
+  cancel_requested boolean default false not null,
+  fenced_ms integer,
+  error jsonb,
+  created_at timestamp with time zone default now() not null,
+  finished_at timestamp with time zone,
+  source_kept_until timestamp with time zone,
+  source_dropped_at timestamp with time zone,
+  constraint isolation_changes_pkey PRIMARY KEY (id),
+  constraint isolation_changes_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id),
+  constraint isolation_changes_phase_check CHECK ((phase = ANY (ARRAY['preparing'::text, 'copying'::text, 'catching_up'::text, 'verifying'::text, 'fenced'::text, 'done'::text, 'failed'::text, 'cancelled'::text])))
+);
+
+create table stratum.issuers (
+  id uuid not null,
+  tenant_id uuid,
+  issuer text not null,
+  audience text not null,
+  settings jsonb not null,
+  created_at timestamp with time zone default now() not null,
+  constraint issuers_pkey PRIMARY KEY (id),
+  constraint issuers_issuer_audience_key UNIQUE (issuer, audience),
+  constraint issuers_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id),
+  constraint issuers_size_check CHECK ((octet_length((settings)::text) <= 65536))
+);
+
+create table stratum.jobs (
+  id uuid not null,
+  task text not null,
+  tenant_id uuid,
+  payload jsonb default '{}'::jsonb not null,
+  status text default 'queued'::text not null,
+  attempts integer default 0 not null,
+  error jsonb,
+  progress jsonb,
+  created_at timestamp with time zone default now() not null,
+  started_at timestamp with time zone,
+  finished_at timestamp with time zone,
+  constraint jobs_pkey PRIMARY KEY (id),
+  constraint jobs_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
+);
+
+create table stratum.managed_tables (
+  table_name text not null,
+  created_at timestamp with time zone default now() not null,
+  constraint managed_tables_pkey PRIMARY KEY (table_name)
 );
 
 create table stratum.migrations (
@@ -176,8 +265,30 @@ create table stratum.permission_policies (
   constraint permission_policies_size_check CHECK ((octet_length((value)::text) <= 65536))
 );
 
+create table stratum.public_suffixes (
+  rule text not null,
+  constraint public_suffixes_pkey PRIMARY KEY (rule)
+);
+
 create table stratum.structure_lock (
   never boolean
+);
+
+create table stratum.tenant_databases (
+  database_name text not null,
+  tenant_id uuid not null,
+  working_name text not null,
+  created_at timestamp with time zone default now() not null,
+  constraint tenant_databases_pkey PRIMARY KEY (database_name)
+);
+
+create table stratum.tenant_external_ids (
+  issuer text not null,
+  external_id text not null,
+  tenant_id uuid not null,
+  created_at timestamp with time zone default now() not null,
+  constraint tenant_external_ids_pkey PRIMARY KEY (issuer, external_id),
+  constraint tenant_external_ids_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id)
 );
 
 create table stratum.tenant_places (
@@ -237,9 +348,16 @@ create table stratum.tenants (
 CREATE INDEX api_keys_tenant_id_idx ON stratum.api_keys USING btree (tenant_id, id);
 CREATE INDEX changes_xid_idx ON stratum.changes USING btree (xid);
 CREATE INDEX config_history_tenant_id_key_idx ON stratum.config_history USING btree (tenant_id, key, id);
+CREATE UNIQUE INDEX custom_domains_verified_key ON stratum.custom_domains USING btree (domain) WHERE (verified_at IS NOT NULL);
 CREATE INDEX idempotency_keys_created_at_idx ON stratum.idempotency_keys USING btree (created_at);
+CREATE INDEX isolation_changes_tenant_id_idx ON stratum.isolation_changes USING btree (tenant_id, id);
+CREATE UNIQUE INDEX isolation_changes_unfinished_key ON stratum.isolation_changes USING btree (tenant_id) WHERE (finished_at IS NULL);
+CREATE INDEX issuers_tenant_id_idx ON stratum.issuers USING btree (tenant_id, id);
+CREATE INDEX jobs_tenant_id_idx ON stratum.jobs USING btree (tenant_id, id);
 CREATE INDEX outbox_tenant_id_idx ON stratum.outbox USING btree (tenant_id, id);
 CREATE INDEX permission_policies_key_idx ON stratum.permission_policies USING btree (key);
+CREATE INDEX tenant_databases_tenant_id_idx ON stratum.tenant_databases USING btree (tenant_id);
+CREATE INDEX tenant_external_ids_tenant_id_idx ON stratum.tenant_external_ids USING btree (tenant_id, issuer, external_id);
 CREATE INDEX tenant_places_tenant_id_idx ON stratum.tenant_places USING btree (tenant_id, since);
 CREATE INDEX tenant_slugs_tenant_id_idx ON stratum.tenant_slugs USING btree (tenant_id);
 CREATE INDEX tenants_archived_with_idx ON stratum.tenants USING btree (archived_with) WHERE (archived_with IS NOT NULL);
@@ -251,6 +369,7 @@ CREATE INDEX tenants_suspended_with_idx ON stratum.tenants USING btree (suspende
 
 create sequence stratum.changes_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.changes.id
 create sequence stratum.config_history_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.config_history.id
+create sequence stratum.fleet_migrations_position_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.fleet_migrations."position"
 create sequence stratum.tenant_places_id_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.tenant_places.id
 create sequence stratum.tenants_number_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.tenants.number
 
@@ -2163,6 +2282,29 @@ begin
     'suspended', '{active}', 'tenant.suspended');
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.sync_routes()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  insert into stratum_guard.route as r (tenant_id, status, fenced, database_name, schema_name)
+  select c.id, c.status, c.provisioning_status <> 'ready',
+    case c.isolation_strategy when 'DB_PER_TENANT' then c.isolation_name end,
+    case c.isolation_strategy when 'SCHEMA_PER_TENANT' then c.isolation_name end
+  from changed c
+  on conflict (tenant_id) do update set status = excluded.status,
+    -- a cutover fences by itself; only a new place, or one just made, opens it here
+    fenced = case when (r.database_name, r.schema_name) is distinct from (excluded.database_name, excluded.schema_name) or excluded.fenced
+      or not exists (select from stratum.isolation_changes m where m.tenant_id = excluded.tenant_id and m.finished_at is null)
+      then excluded.fenced else r.fenced end,
+    routing_version = r.routing_version + case when (r.database_name, r.schema_name) is distinct from (excluded.database_name, excluded.schema_name) then 1 else 0 end,
+    database_name = excluded.database_name, schema_name = excluded.schema_name
+  where (r.status, r.fenced, r.database_name, r.schema_name)
+    is distinct from (excluded.status, excluded.fenced, excluded.database_name, excluded.schema_name);
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.system_chain()
  RETURNS uuid
  LANGUAGE sql
@@ -2399,6 +2541,8 @@ end $function$;
 
 CREATE TRIGGER check_tree_on_insert AFTER INSERT ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.check_tree();
 CREATE TRIGGER check_tree_on_update AFTER UPDATE ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.check_tree();
+CREATE TRIGGER sync_routes_on_insert AFTER INSERT ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.sync_routes();
+CREATE TRIGGER sync_routes_on_update AFTER UPDATE ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.sync_routes();
 
 -- Grants, those to the owner apart
 

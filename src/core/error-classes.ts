@@ -131,5 +131,43 @@ export const ConfigDefinitionsChangedError = coded('CONFIG_DEFINITIONS_CHANGED',
 export const ConfigFullError = coded('CONFIG_FULL', 'ConfigFullError')
 /** ANSWER_TOO_LARGE */
 export const AnswerTooLargeError = coded('ANSWER_TOO_LARGE', 'AnswerTooLargeError')
+/** DOMAIN_NOT_FOUND */
+export const DomainNotFoundError = coded('DOMAIN_NOT_FOUND', 'DomainNotFoundError')
+/** DOMAIN_EXISTS */
+export const DomainExistsError = coded('DOMAIN_EXISTS', 'DomainExistsError')
+/** DOMAINS_FULL */
+export const DomainsFullError = coded('DOMAINS_FULL', 'DomainsFullError')
+/** DOMAIN_TAKEN */
+export const DomainTakenError = coded('DOMAIN_TAKEN', 'DomainTakenError')
+/** DOMAIN_NOT_VERIFIED */
+export const DomainNotVerifiedError = coded('DOMAIN_NOT_VERIFIED', 'DomainNotVerifiedError')
+/** DOMAIN_NOT_ALLOWED */
+export const DomainNotAllowedError = coded('DOMAIN_NOT_ALLOWED', 'DomainNotAllowedError')
+/** DNS_UNAVAILABLE */
+export const DnsUnavailableError = coded('DNS_UNAVAILABLE', 'DnsUnavailableError')
 /** PERMISSIONS_FULL */
 export const PermissionsFullError = coded('PERMISSIONS_FULL', 'PermissionsFullError')
+/** TENANT_CONTEXT_REQUIRED */
+export const TenantContextRequiredError = coded('TENANT_CONTEXT_REQUIRED', 'TenantContextRequiredError')
+/** DATA_ROLE_REFUSED */
+export const DataRoleRefusedError = coded('DATA_ROLE_REFUSED', 'DataRoleRefusedError')
+/** JOB_NOT_FOUND */
+export const JobNotFoundError = coded('JOB_NOT_FOUND', 'JobNotFoundError')
+/** JOB_INVALID_STATE */
+export const JobInvalidStateError = coded('JOB_INVALID_STATE', 'JobInvalidStateError')
+/** PLACE_NOT_OURS */
+export const PlaceNotOursError = coded('PLACE_NOT_OURS', 'PlaceNotOursError')
+/** DATABASE_LIMIT_REACHED */
+export const DatabaseLimitReachedError = coded('DATABASE_LIMIT_REACHED', 'DatabaseLimitReachedError')
+/** ISOLATION_CHANGE_RUNNING */
+export const IsolationChangeRunningError = coded('ISOLATION_CHANGE_RUNNING', 'IsolationChangeRunningError')
+/** ISOLATION_UNCHANGED */
+export const IsolationUnchangedError = coded('ISOLATION_UNCHANGED', 'IsolationUnchangedError')
+/** TENANT_ELSEWHERE */
+export const TenantElsewhereError = coded('TENANT_ELSEWHERE', 'TenantElsewhereError')
+/** TABLE_NOT_MANAGEABLE */
+export const TableNotManageableError = coded('TABLE_NOT_MANAGEABLE', 'TableNotManageableError')
+/** COPY_DIFFERS */
+export const CopyDiffersError = coded('COPY_DIFFERS', 'CopyDiffersError')
+/** TENANT_UNAVAILABLE */
+export const TenantUnavailableError = coded('TENANT_UNAVAILABLE', 'TenantUnavailableError')

@@ -41,6 +41,8 @@ const GRANTS = 'routines/99_grants.sql'
 const TRIES = 5
 /** Where the ledger keeps the version that was here last. */
 const VERSION_ENTRY = 'version'
+/** The schemas that are ours: the control plane's, and the guard's. */
+const OURS = `select oid from pg_namespace where nspname in ('stratum', 'stratum_guard')`
 const SCHEMA_OWNER = `select pg_get_userbyid(nspowner)::text from pg_namespace where nspname = 'stratum'`
 
 async function readFiles(root: URL, folder: string, pattern: RegExp): Promise<MigrationFile[]> {
@@ -118,16 +120,18 @@ async function handOver(connection: MigrationConnection, options: MigrateOptions
   const [schema] = await connection.query(`select (${SCHEMA_OWNER}) as owner`)
   if (schema?.['owner'] === options.owner) return
   const heir = identifier(options.owner)
+  // the schemas first: whoever gets what is in one must be able to make things there
   const statements = `
-    select format('alter table %s owner to %s', c.oid::regclass, heir) from pg_class c where c.relnamespace = 'stratum'::regnamespace and c.relkind = 'r'
+    select format('alter schema %I owner to %s', n.nspname, heir) from pg_namespace n where n.oid in (${OURS})
     union all
-    select format('alter function %s owner to %s', p.oid::regprocedure, heir) from pg_proc p where p.pronamespace = 'stratum'::regnamespace
+    select format('alter table %s owner to %s', c.oid::regclass, heir) from pg_class c where c.relnamespace in (${OURS}) and c.relkind = 'r'
+    union all
+    select format('alter function %s owner to %s', p.oid::regprocedure, heir) from pg_proc p where p.pronamespace in (${OURS})
       and not exists (select from pg_depend d where d.objid = p.oid and d.classid = 'pg_proc'::regclass and d.deptype = 'e')`
   await apply(
     connection,
     [
       'set local role none',
-      `alter schema stratum owner to ${heir}`,
       `do $do$ declare heir text := ${literal(heir)}; change text; begin for change in ${statements} loop execute change; end loop; end $do$`,
     ],
     options,

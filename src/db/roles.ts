@@ -60,6 +60,13 @@ export async function ensureRoles(connection: MigrationConnection, passwords: Re
     `select pg_advisory_xact_lock(hashtextextended('stratum.migrate', 0))`,
     `grant connect, create, temporary on database ${database?.['name']} to ${identifier(`${prefix}owner`)}`,
     `grant connect on database ${database?.['name']} to ${identifier(`${prefix}control`)}, ${identifier(`${prefix}app`)}`,
+    // The application's tables are in public. Where that is another's, the application grants what it wants to.
+    `do $do$ begin
+       if has_schema_privilege(to_regnamespace('public'), 'create with grant option') then
+         grant usage, create on schema public to ${identifier(`${prefix}owner`)};
+         grant usage on schema public to ${identifier(`${prefix}app`)};
+       end if;
+     end $do$`,
   ])
   return made
 }

@@ -85,17 +85,17 @@ describe.each(transports)('over %s', (_, connect) => {
     const connection = await connect(db)
     const migrations = await folder()
     await migrate(connection, { folder: migrations.url })
-    await migrations.write('0001_half.sql', 'create table stratum.half (id int);\n--> statement-breakpoint\nselect 1 / 0;')
+    await migrations.write('9001_half.sql', 'create table stratum.half (id int);\n--> statement-breakpoint\nselect 1 / 0;')
     await migrations.append(FOUNDATION, '\n-- changed')
 
     await expect(migrate(connection, { folder: migrations.url })).rejects.toMatchObject({ code: '22012', message: expect.stringContaining('division by zero') })
 
     const [left] = await connection.query(
-      `select to_regclass('stratum.half') as half, (select count(*)::int from stratum.migrations where name like '0001%') as recorded`,
+      `select to_regclass('stratum.half') as half, (select count(*)::int from stratum.migrations where name like '9001%') as recorded`,
     )
     expect(left).toEqual({ half: null, recorded: 0 })
-    await migrations.write('0001_half.sql', 'create table stratum.half (id int);')
-    expect(await migrate(connection, { folder: migrations.url })).toEqual(['0001_half.sql', FOUNDATION, GRANTS])
+    await migrations.write('9001_half.sql', 'create table stratum.half (id int);')
+    expect(await migrate(connection, { folder: migrations.url })).toEqual(['9001_half.sql', FOUNDATION, GRANTS])
   })
 })
 

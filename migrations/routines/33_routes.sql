@@ -1,0 +1,34 @@
+-- Where each tenant's rows are and whether they may be used, kept for the guard (01_guard.sql) in the transaction that
+-- changes the tenant. Its row here, in the control database, is where whoever does not know is sent.
+
+-- A tenant's rows are in the shared tables, in a schema of its own, or in a database of its own.
+create or replace function stratum.sync_routes() returns trigger
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+begin
+  insert into stratum_guard.route as r (tenant_id, status, fenced, database_name, schema_name)
+  select c.id, c.status, c.provisioning_status <> 'ready',
+    case c.isolation_strategy when 'DB_PER_TENANT' then c.isolation_name end,
+    case c.isolation_strategy when 'SCHEMA_PER_TENANT' then c.isolation_name end
+  from changed c
+  on conflict (tenant_id) do update set status = excluded.status,
+    -- a cutover fences by itself; only a new place, or one just made, opens it here
+    fenced = case when (r.database_name, r.schema_name) is distinct from (excluded.database_name, excluded.schema_name) or excluded.fenced
+      or not exists (select from stratum.isolation_changes m where m.tenant_id = excluded.tenant_id and m.finished_at is null)
+      then excluded.fenced else r.fenced end,
+    routing_version = r.routing_version + case when (r.database_name, r.schema_name) is distinct from (excluded.database_name, excluded.schema_name) then 1 else 0 end,
+    database_name = excluded.database_name, schema_name = excluded.schema_name
+  where (r.status, r.fenced, r.database_name, r.schema_name)
+    is distinct from (excluded.status, excluded.fenced, excluded.database_name, excluded.schema_name);
+  return null;
+end $$;
+--> statement-breakpoint
+create or replace trigger sync_routes_on_insert after insert on stratum.tenants
+referencing new table as changed for each statement execute function stratum.sync_routes();
+--> statement-breakpoint
+create or replace trigger sync_routes_on_update after update on stratum.tenants
+referencing new table as changed for each statement execute function stratum.sync_routes();
+--> statement-breakpoint
+-- Tenants that were there before the guard was.
+insert into stratum_guard.route (tenant_id, status, fenced)
+select t.id, t.status, t.provisioning_status <> 'ready' from stratum.tenants t where t.isolation_strategy = 'SHARED_RLS'
+on conflict (tenant_id) do nothing;
