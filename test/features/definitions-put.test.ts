@@ -78,27 +78,37 @@ describe('putting definitions', () => {
   const nested = (schema: Json): Json => ({ type: 'object', properties: { a: { type: 'array', items: schema } } })
   it.each<[string, Json, string?]>([
     ['an unknown type', { type: 'money' }, '.type'],
-    ['a conditional', { if: { type: 'string' }, else: { minimum: 1 } }],
-    ['a negation', { not: { type: 'string' } }],
-    ['a reference elsewhere', { $ref: 'https://schemas.test/a.json' }],
+    ['a reference elsewhere', { $ref: 'https://schemas.test/a.json' }, '.$ref'],
     ['a dangling reference', { $ref: '#/$defs/none' }],
-    ['a broken pattern', { type: 'string', pattern: '(' }],
+    ['a reference to itself and nothing else', { anyOf: [{ $ref: '#' }] }],
+    ['a name of its own, which references would have to know', { $id: 'https://schemas.test/b.json' }, '.$id'],
+    ['a broken pattern', { type: 'string', pattern: '(' }, '.pattern'],
     ['properties that are none', { type: 'object', properties: 'all' }, '.properties'],
     ['alternatives that are none', { anyOf: 7 }, '.anyOf'],
     ['a bound that is none', nested({ type: 'number', minimum: '3' }), '.properties.a.items.minimum'],
-    ['a constraint that no type places', { minimum: 3 }],
-    ['the like further inside', nested({ maxLength: 3 }), '.properties.a.items'],
-    ['what would be passed over beside a reference', { $ref: '#', maxLength: 3 }],
-    ['two combinations at once', { anyOf: [{ type: 'string' }], allOf: [{ type: 'string' }] }],
-    ['a length of items of which nothing is said', { type: 'array', minItems: 1 }],
-    ['something required that is no property', { type: 'object', required: ['a'] }],
-    ['an object among its values', { enum: [{ a: 1 }] }, '.enum.0'],
+    ['a keyword of an older draft', { type: 'array', additionalItems: false }, '.additionalItems'],
   ])('is refused for a schema with %s, and the ones before stay', async (_name, schema, place = '') => {
     await put([number('kept')])
     const before = await contents(installation.owner)
     const { details } = await refusal(put([{ key: 'broken', schema: schema as Record<string, Json> }]), 'CONFIG_INVALID')
     expect(details).toMatchObject({ key: 'broken', path: `schema${place}` })
     expect(await contents(installation.owner)).toEqual(before)
+  })
+
+  it.each<[string, Json, fits: Json, misfits: Json]>([
+    ['a conditional', { if: { type: 'string' }, else: { minimum: 1 } }, 'x', 0],
+    ['a negation', { not: { type: 'string' } }, 1, 'x'],
+    ['a constraint without a type', { minimum: 3 }, 'x', 2],
+    ['a constraint beside a reference', { $defs: { name: { type: 'string' } }, $ref: '#/$defs/name', maxLength: 3 }, 'abc', 'abcd'],
+    ['two combinations at once', { anyOf: [{ type: 'string' }, { type: 'null' }], allOf: [{ minLength: 2 }] }, 'ab', 'a'],
+    ['something required that is no property', { type: 'object', required: ['a'] }, { a: 1 }, {}],
+    ['an object among its values', { enum: [{ a: 1 }] }, { a: 1 }, { a: 2 }],
+  ])('enforces %s', async (_name, schema, fits, misfits) => {
+    const { root } = await plantTree(admin, line)
+    await put([{ key: 'judged', schema: schema as Record<string, Json> }])
+    await refusal(admin.setConfig({ id: root.id, key: 'judged', value: misfits }), 'CONFIG_INVALID')
+    expect(await admin.setConfig({ id: root.id, key: 'judged', value: fits })).toMatchObject({ value: fits })
+    await admin.deleteConfig({ id: root.id, key: 'judged' })
   })
 
   it('is refused for a default that does not fit, a secret with one, or a key named twice', async () => {

@@ -119,7 +119,7 @@ export const CONFIG_EXAMPLES: Example[] = [
     type: z.strictObject({ a: z.number() }),
     fits: [{ a: 1 }],
     misfits: [
-      [{ a: 1, b: 2 }, ''],
+      [{ a: 1, b: 2 }, 'b'],
       [{}, 'a'],
     ],
   },
@@ -138,8 +138,8 @@ export const CONFIG_EXAMPLES: Example[] = [
     type: z.discriminatedUnion('kind', [z.object({ kind: z.literal('a'), n: z.number() }), z.object({ kind: z.literal('b') })]),
     fits: [{ kind: 'a', n: 1 }, { kind: 'b' }],
     misfits: [
-      [{ kind: 'c' }, ''],
-      [{ kind: 'a' }, ''],
+      [{ kind: 'c' }, 'kind'],
+      [{ kind: 'a' }, 'kind'],
     ],
   },
 ]

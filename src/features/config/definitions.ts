@@ -3,7 +3,7 @@ import * as z from 'zod'
 import { stratumError } from '../../core/error-classes.ts'
 import { AnyJson, type Json } from '../../core/json.ts'
 import { ConfigDefinition } from './contract.ts'
-import { schemaFault } from './json-schema.ts'
+import { compile, type Judge } from './json-schema.ts'
 
 const Snapshot = z.object({ version: z.number().int(), strict: z.boolean(), definitions: z.array(ConfigDefinition.extend({ default: AnyJson.nullish() })) })
 
@@ -11,36 +11,18 @@ const Snapshot = z.object({ version: z.number().int(), strict: z.boolean(), defi
 export interface KnownDefinitions {
   version: number
   strict: boolean
-  byKey: Map<string, { schema: z.ZodType; sensitive: boolean }>
+  byKey: Map<string, { judge: Judge; sensitive: boolean }>
 }
 
 /**
- * A JSON Schema as a validator that needs no code generation, which Workers forbid.
- * @throws CONFIG_INVALID for what is not a schema, or one that is not supported
+ * A JSON Schema as a judge of values.
+ * @throws CONFIG_INVALID for what is not a schema, or one that could not be enforced
  */
-export function compileSchema(key: string, schema: Record<string, unknown>): z.ZodType {
-  const fault = schemaFault(schema)
-  if (fault)
-    throw stratumError('CONFIG_INVALID', {
-      key,
-      path: fault.path === '' ? 'schema' : `schema.${fault.path}`,
-      reason: `its schema cannot be used (${fault.reason})`,
-    })
-  try {
-    return z.fromJSONSchema(schema)
-  } catch (error) {
-    throw stratumError(
-      'CONFIG_INVALID',
-      { key, path: 'schema', reason: `its schema cannot be used (${(error as Error).message.slice(0, 200)})` },
-      { cause: error },
-    )
-  }
-}
-
-/** Why a value does not fit, and where; or null. */
-export function misfit(schema: z.ZodType, value: Json): { path: string; reason: string } | null {
-  const [issue] = schema.safeParse(value).error?.issues ?? []
-  return issue ? { path: issue.path.join('.'), reason: issue.message.slice(0, 300) } : null
+export function compileSchema(key: string, schema: Record<string, unknown>): Judge {
+  const compiled = compile(schema)
+  if ('judge' in compiled) return compiled.judge
+  const { path, reason } = compiled.fault
+  throw stratumError('CONFIG_INVALID', { key, path: path === '' ? 'schema' : `schema.${path}`, reason: `its schema cannot be used (${reason})` })
 }
 
 /** One for each process or isolate. */
@@ -61,7 +43,7 @@ export class ConfigDefinitions {
   async current(ask: (operation: string, input: object) => Promise<unknown>): Promise<KnownDefinitions> {
     if (this.#known) return this.#known
     const { version, strict, definitions } = Snapshot.parse(await ask('read_config_definitions', {}))
-    const byKey = new Map(definitions.map(({ key, schema, sensitive }) => [key, { schema: compileSchema(key, schema), sensitive }]))
+    const byKey = new Map(definitions.map(({ key, schema, sensitive }) => [key, { judge: compileSchema(key, schema), sensitive }]))
     this.#known = { version, strict, byKey }
     return this.#known
   }
@@ -77,7 +59,7 @@ export function fitEntry<T extends { key: string; value: Json; sensitive: boolea
     if (strict) throw stratumError('CONFIG_INVALID', { key: entry.key, path: '', reason: 'the key is not defined' })
     return entry
   }
-  const fault = misfit(definition.schema, entry.value)
+  const fault = definition.judge(entry.value)
   if (fault) throw stratumError('CONFIG_INVALID', { key: entry.key, ...fault })
   return { ...entry, sensitive: entry.sensitive || definition.sensitive }
 }

@@ -1,80 +1,120 @@
 /**
- * What of JSON Schema a definition may say. The validator passes over what it does not know or cannot place, and a
- * definition that is not enforced is worse than none: what it would pass over is refused here.
+ * JSON Schema (2020-12) as a validator that needs no code generation, which Workers forbid. A definition that is not
+ * enforced is worse than none, so a schema is itself judged first.
  */
-import * as z from 'zod'
+import { type OutputUnit, type Schema, Validator } from '@cfworker/json-schema'
+import type { Json } from '../../core/json.ts'
 
-const PLACED: Readonly<Record<string, readonly string[]>> = {
-  string: ['minLength', 'maxLength', 'pattern', 'format'],
-  number: ['minimum', 'maximum', 'exclusiveMinimum', 'exclusiveMaximum', 'multipleOf'],
-  object: ['properties', 'required', 'additionalProperties', 'patternProperties', 'propertyNames', 'minProperties', 'maxProperties'],
-  array: ['items', 'prefixItems', 'additionalItems', 'minItems', 'maxItems', 'uniqueItems', 'contains', 'minContains', 'maxContains'],
-}
-const CONSTRAINTS = Object.values(PLACED).flat()
-const COMBINATIONS = ['anyOf', 'oneOf', 'allOf']
-
-const Part: z.ZodType = z.lazy(() => z.union([z.boolean(), Schema]))
-const Parts = z.array(Part).min(1).optional()
-const Named = z.record(z.string(), Part).optional()
-const Count = z.int().min(0).optional()
-const Bound = z.number().optional()
-const Scalar = z.union([z.string(), z.number(), z.boolean(), z.null()])
-const Type = z.enum(['string', 'number', 'integer', 'boolean', 'null', 'object', 'array'])
-
-/** What stands in a schema and would not be enforced as it stands there, or null. */
-function unplaced(schema: Record<string, unknown>): string | null {
-  const has = (keyword: string) => Object.hasOwn(schema, keyword)
-  const typed = ['type', 'enum', 'const'].some(has)
-  const combinations = COMBINATIONS.filter(has)
-  const [constraint] = CONSTRAINTS.filter(has)
-  if (has('$ref') && (typed || constraint || combinations.length > 0)) return 'nothing else can stand beside $ref'
-  if (!typed && constraint) return `${constraint} needs a type beside it`
-  if (!typed && combinations.length > 1) return `${combinations.join(' and ')} together need a type beside them`
-  if ((has('minItems') || has('maxItems')) && !has('items') && !has('prefixItems')) return 'minItems and maxItems need items beside them'
-  if (has('patternProperties') && typeof schema['additionalProperties'] === 'object')
-    return 'patternProperties and a schema of additionalProperties exclude each other'
-  const properties = (schema['properties'] ?? {}) as object
-  const loose = ((schema['required'] ?? []) as string[]).find((name) => !Object.hasOwn(properties, name))
-  return loose === undefined ? null : `what is required has to stand in properties, which ${loose} does not`
+/** What is wrong, and where: names and indexes with dots between them, empty for the whole. */
+export interface Fault {
+  path: string
+  reason: string
 }
 
-const Schema = z
-  .looseObject({
-    type: z.union([Type, z.array(Type).min(1)]).optional(),
-    enum: z.array(Scalar).min(1).optional(),
-    const: Scalar.optional(),
-    $ref: z.string().optional(),
-    $defs: Named,
-    definitions: Named,
-    ...{ anyOf: Parts, oneOf: Parts, allOf: Parts },
-    ...{ minLength: Count, maxLength: Count, pattern: z.string().optional(), format: z.string().optional() },
-    ...{ minimum: Bound, maximum: Bound, exclusiveMinimum: Bound, exclusiveMaximum: Bound, multipleOf: z.number().positive().optional() },
-    ...{ properties: Named, patternProperties: Named, additionalProperties: Part.optional(), propertyNames: Part.optional() },
-    ...{ required: z.array(z.string()).optional(), minProperties: Count, maxProperties: Count },
-    ...{ items: z.union([Part, Parts]).optional(), prefixItems: Parts, additionalItems: Part.optional() },
-    ...{ minItems: Count, maxItems: Count, uniqueItems: z.boolean().optional(), contains: Part.optional(), minContains: Count, maxContains: Count },
-  })
-  .superRefine((schema, context) => {
-    const message = unplaced(schema)
-    if (message !== null) context.addIssue({ code: 'custom', message })
-  })
+/** Why a value does not fit, or null. */
+export type Judge = (value: Json) => Fault | null
 
-type Issue = z.core.$ZodIssue
+const DRAFT = '2020-12'
+const TYPES = ['string', 'number', 'integer', 'boolean', 'null', 'object', 'array']
 
-/** Of the alternatives of a union, the one that got furthest tells the fault. */
-function innermost(issue: Issue): Issue {
-  if (issue.code !== 'invalid_union') return issue
-  const [deepest] = issue.errors
-    .flat()
-    .map((inner) => innermost({ ...inner, path: [...issue.path, ...inner.path] }))
-    .sort((a, b) => b.path.length - a.path.length || Number(b.code === 'custom') - Number(a.code === 'custom'))
-  return deepest ?? issue
+const part = { $ref: '#/$defs/schema' }
+const parts = { type: 'array', minItems: 1, items: part }
+const named = { type: 'object', additionalProperties: part }
+const count = { type: 'integer', minimum: 0 }
+const bound = { type: 'number' }
+const names = { type: 'array', items: { type: 'string' } }
+
+const all = <T>(keywords: string, says: T): Record<string, T> => Object.fromEntries(keywords.split(' ').map((keyword) => [keyword, says]))
+
+/** What the validator understands, each keyword with what it must hold. Others are annotations. */
+const ABOUT_SCHEMAS = {
+  ...part,
+  $defs: {
+    schema: {
+      type: ['object', 'boolean'],
+      properties: {
+        type: { anyOf: [{ enum: TYPES }, { type: 'array', minItems: 1, items: { enum: TYPES } }] },
+        enum: { type: 'array', minItems: 1 },
+        $ref: { type: 'string', pattern: '^#($|/)' },
+        pattern: { type: 'string', format: 'regex' },
+        multipleOf: { type: 'number', exclusiveMinimum: 0 },
+        ...all('format $comment title description', { type: 'string' }),
+        ...all('anyOf oneOf allOf prefixItems', parts),
+        ...all('not if then else items contains additionalProperties propertyNames unevaluatedItems unevaluatedProperties', part),
+        ...all('$defs definitions properties dependentSchemas', named),
+        patternProperties: { ...named, propertyNames: { format: 'regex' } },
+        dependentRequired: { type: 'object', additionalProperties: names },
+        required: names,
+        ...all('minLength maxLength minItems maxItems minContains maxContains minProperties maxProperties', count),
+        ...all('minimum maximum exclusiveMinimum exclusiveMaximum', bound),
+        uniqueItems: { type: 'boolean' },
+        // names of schemas and of drafts before this one: they would be passed over, or mean something else
+        ...all('$id $anchor $dynamicRef $dynamicAnchor $recursiveRef $recursiveAnchor additionalItems dependencies', false),
+      },
+    },
+  },
 }
 
-/** Why a schema cannot be enforced whole, and where; or null. */
-export function schemaFault(schema: unknown): { path: string; reason: string } | null {
-  const [issue] = Schema.safeParse(schema).error?.issues ?? []
-  if (!issue) return null
-  const { path, message } = innermost(issue)
-  return { path: path.join('.'), reason: message }
+const decode = (step: string) => decodeURIComponent(step).replaceAll('~1', '/').replaceAll('~0', '~')
+const stepsOf = (pointer: string) => pointer.split('/').slice(1).map(decode)
+
+/** The place nearest to the fault; a missing member stands where it is missing. */
+function placeOf({ instanceLocation, keyword, error }: OutputUnit): string[] {
+  const missing = keyword === 'required' ? /"(.*)"/s.exec(error)?.[1] : undefined
+  return [...stepsOf(instanceLocation), ...(missing === undefined ? [] : [missing])]
+}
+
+function faultOf(errors: readonly OutputUnit[]): Fault {
+  // Of the alternatives of a union, the one that got furthest tells the fault.
+  const places = errors.map((unit) => ({ steps: placeOf(unit), reason: unit.error.replace(/\.$/, '').slice(0, 300) }))
+  const deepest = places.reduce((best, each) => (each.steps.length >= best.steps.length ? each : best), { steps: [] as string[], reason: 'it does not fit' })
+  return { path: deepest.steps.join('.'), reason: deepest.reason }
+}
+
+function judgeBy(schema: object): Judge {
+  // Cloned: the validator writes what it resolves into the schema.
+  const validator = new Validator(structuredClone(schema) as Schema, DRAFT)
+  return (value) => {
+    const { valid, errors } = validator.validate(value)
+    return valid ? null : faultOf(errors)
+  }
+}
+
+function* referencesIn(value: unknown): Generator<string> {
+  if (typeof value !== 'object' || value === null) return
+  if ('$ref' in value && typeof value.$ref === 'string') yield value.$ref
+  for (const inner of Object.values(value)) yield* referencesIn(inner)
+}
+
+function leadsSomewhere(reference: string, schema: object): boolean {
+  let place: unknown = schema
+  for (const step of stepsOf(reference)) {
+    if (typeof place !== 'object' || place === null || !Object.hasOwn(place, step)) return false
+    place = (place as Record<string, unknown>)[step]
+  }
+  return typeof place === 'object' || typeof place === 'boolean'
+}
+
+const judgeSchema = judgeBy(ABOUT_SCHEMAS)
+const SAMPLES: Json[] = [null, true, 0, '', [], {}, [null], { a: null }]
+
+function faultOfSchema(schema: Record<string, unknown>): Fault | null {
+  const fault = judgeSchema(schema as Json)
+  if (fault) return fault
+  const [dangling] = [...referencesIn(schema)].filter((reference) => !leadsSomewhere(reference, schema))
+  return dangling === undefined ? null : { path: '', reason: `${dangling.slice(0, 100)} leads nowhere` }
+}
+
+/** A judge of values by this schema, or what is wrong with the schema. */
+export function compile(schema: Record<string, unknown>): { judge: Judge } | { fault: Fault } {
+  try {
+    const fault = faultOfSchema(schema)
+    if (fault) return { fault }
+    const judge = judgeBy(schema)
+    // What refers to itself for ever does so for the least of values.
+    for (const sample of SAMPLES) judge(sample)
+    return { judge }
+  } catch (error) {
+    return { fault: { path: '', reason: error instanceof RangeError ? 'it refers to itself without end' : (error as Error).message.slice(0, 200) } }
+  }
 }

@@ -1,11 +1,10 @@
-import * as z from 'zod'
 import { stratumError } from '../../core/error-classes.ts'
 import { type ErrorCode, type ErrorDetails, StratumError } from '../../core/errors.ts'
 import type { Json } from '../../core/json.ts'
 import type { SealedSecret, Secrets } from '../../crypto/envelope.ts'
 import { type Ask, operation, type Services } from '../operation.ts'
 import * as contract from './contract.ts'
-import { compileSchema, fitEntry, type KnownDefinitions, misfit } from './definitions.ts'
+import { compileSchema, fitEntry, type KnownDefinitions } from './definitions.ts'
 
 type SealedEntry = { key: string; value: Json; source_tenant_id: string; sealed?: SealedSecret }
 
@@ -79,16 +78,16 @@ const STORED_IN_CLEAR = { path: '', reason: 'it is stored in clear, and has to b
 
 /** A definition must fit its own default and what tenants hold already; SQL sees to it that this stays so until it is written. */
 export const putConfigDefinitions = operation(contract.putConfigDefinitions, async ({ definitions: kept }, input, call, ask) => {
-  const schemas = new Map(input.definitions.map(({ key, schema }) => [key, compileSchema(key, schema)]))
+  const judges = new Map(input.definitions.map(({ key, schema }) => [key, compileSchema(key, schema)]))
   for (const { key, default: value } of input.definitions) {
-    const fault = value === null ? null : misfit(schemas.get(key) ?? z.unknown(), value)
+    const fault = value === null ? null : judges.get(key)?.(value)
     if (fault) throw stratumError('CONFIG_INVALID', { key, ...fault, reason: `its default is wrong (${fault.reason})` })
   }
-  const keys = [...schemas.keys()]
+  const keys = [...judges.keys()]
   const secret = new Set(input.definitions.filter(({ sensitive }) => sensitive).map(({ key }) => key))
   const { digest, values } = (await ask('read_stored_config', { keys })) as Stored
   for (const { key, value, tenant_id } of values) {
-    const fault = secret.has(key) ? STORED_IN_CLEAR : misfit(schemas.get(key) ?? z.unknown(), value)
+    const fault = secret.has(key) ? STORED_IN_CLEAR : judges.get(key)?.(value)
     if (fault) throw stratumError('CONFIG_DEFINITION_CONFLICT', { key, tenant_id, ...fault })
   }
   const answer = await call({ ...input, keys, digest })
