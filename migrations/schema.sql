@@ -162,6 +162,8 @@ create table stratum.installation (
   definitions_version bigint default 0 not null,
   strict_config boolean default false not null,
   feed_epoch uuid default gen_random_uuid() not null,
+  database_limit integer default 450 not null,
+  changes_trimmed_to xid8 default '0'::xid8 not null,
   constraint installation_pkey PRIMARY KEY (singleton),
   constraint installation_singleton CHECK (singleton)
 );
@@ -287,7 +289,9 @@ create table stratum.tenant_external_ids (
   external_id text not null,
   tenant_id uuid not null,
   created_at timestamp with time zone default now() not null,
+  reach_tenant_id uuid,
   constraint tenant_external_ids_pkey PRIMARY KEY (issuer, external_id),
+  constraint tenant_external_ids_reach_tenant_id_fkey FOREIGN KEY (reach_tenant_id) REFERENCES stratum.tenants(id),
   constraint tenant_external_ids_tenant_id_fkey FOREIGN KEY (tenant_id) REFERENCES stratum.tenants(id)
 );
 
@@ -354,9 +358,11 @@ CREATE INDEX isolation_changes_tenant_id_idx ON stratum.isolation_changes USING 
 CREATE UNIQUE INDEX isolation_changes_unfinished_key ON stratum.isolation_changes USING btree (tenant_id) WHERE (finished_at IS NULL);
 CREATE INDEX issuers_tenant_id_idx ON stratum.issuers USING btree (tenant_id, id);
 CREATE INDEX jobs_tenant_id_idx ON stratum.jobs USING btree (tenant_id, id);
+CREATE INDEX jobs_unsettled_idx ON stratum.jobs USING btree (status, id) WHERE (status = ANY (ARRAY['queued'::text, 'running'::text, 'failed'::text]));
 CREATE INDEX outbox_tenant_id_idx ON stratum.outbox USING btree (tenant_id, id);
 CREATE INDEX permission_policies_key_idx ON stratum.permission_policies USING btree (key);
 CREATE INDEX tenant_databases_tenant_id_idx ON stratum.tenant_databases USING btree (tenant_id);
+CREATE INDEX tenant_external_ids_reach_tenant_id_idx ON stratum.tenant_external_ids USING btree (reach_tenant_id);
 CREATE INDEX tenant_external_ids_tenant_id_idx ON stratum.tenant_external_ids USING btree (tenant_id, issuer, external_id);
 CREATE INDEX tenant_places_tenant_id_idx ON stratum.tenant_places USING btree (tenant_id, since);
 CREATE INDEX tenant_slugs_tenant_id_idx ON stratum.tenant_slugs USING btree (tenant_id);
@@ -374,6 +380,24 @@ create sequence stratum.tenant_places_id_seq as bigint start 1 increment 1 minva
 create sequence stratum.tenants_number_seq as bigint start 1 increment 1 minvalue 1 maxvalue 9223372036854775807 cache 1; -- of stratum.tenants.number
 
 -- Functions
+
+CREATE OR REPLACE FUNCTION stratum.abandon_isolation_change(change_id uuid, ended_as text, reason jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  c isolation_changes;
+  t tenants;
+begin
+  select * into strict t from tenants where id = (select m.tenant_id from isolation_changes m where m.id = change_id) for no key update;
+  perform stratum.lock_chain(t.id);
+  update isolation_changes m set phase = ended_as, error = reason, finished_at = clock_timestamp()
+  where m.id = change_id and m.finished_at is null returning * into c;
+  if not found then return; end if;
+  perform stratum.record(stratum.provisioner(), t.id, 'tenant.isolation_change_' || ended_as, stratum.resource('tenant', t.id),
+    stratum.isolation_json(c.from_strategy, c.from_name), jsonb_build_object('job_id', c.job_id, 'error', reason), '[]');
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.affected_tenants(who jsonb, top uuid)
  RETURNS uuid[]
@@ -403,6 +427,9 @@ begin
     if part ->> 'source' = 'subdomain' then
       select t.id into found_id from tenants t
       where t.slug = replace(part ->> 'tenant', '-', '_') and stratum.subdomain(t.slug) = part ->> 'tenant';
+    elsif part ->> 'source' = 'domain' then
+      -- a claim is nobody's word but its own: only the verified one names a tenant
+      select d.tenant_id into found_id from custom_domains d where d.domain = part ->> 'tenant' and d.verified_at is not null;
     else
       found_id := stratum.tenant_named(part ->> 'tenant');
     end if;
@@ -466,7 +493,7 @@ declare
   salt text := replace(gen_random_uuid()::text, '-', '');
   payload text := jsonb_build_object(
     'action', action, 'resource', resource, 'before', before, 'after', after, 'at', stratum.iso(clock_timestamp()),
-    'actor', stratum.principal_json(who) || jsonb_build_object('acting_as', who -> 'acting_as', 'issuer', who -> 'issuer'),
+    'actor', stratum.principal_json(who) || jsonb_build_object('acting_as', who -> 'acting_as', 'issuer', who -> 'issuer', 'issuer_id', who -> 'issuer_id'),
     'request_id', who -> 'request_id', 'source_ip', who -> 'source_ip')::text;
   payload_hash text := stratum.sha256_hex(salt || payload);
   head record;
@@ -593,6 +620,52 @@ begin
   return jsonb_build_object('results', to_jsonb(results), 'succeeded', cardinality(results) - failed, 'failed', failed);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.begin_place_migration(of_tenant uuid, place text, file text, file_hash text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  known text;
+begin
+  perform stratum.require_unchanging(of_tenant, place);
+  select m.hash into known from fleet_migrations m where m.name = file;
+  if known <> file_hash then
+    perform stratum.fail('MIGRATION_INVALID', jsonb_build_object('migration', file, 'reason', 'it was changed after it was applied'));
+  elsif known is null then
+    insert into fleet_migrations (name, hash) values (file, file_hash);
+  end if;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.cancel_job(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('cancel_job', actor, input);
+  old jobs := stratum.lock_job(who, (input ->> 'id')::uuid);
+  new jobs;
+begin
+  if old.task = 'change_isolation' then
+    update isolation_changes c set cancel_requested = true where c.job_id = old.id and c.finished_at is null;
+    if not found then perform stratum.fail('JOB_INVALID_STATE', jsonb_build_object('status', old.status, 'required', 'an unfinished change')); end if;
+    update jobs j set status = case when j.status = 'failed' then 'queued' else j.status end, attempts = case when j.status = 'failed' then 0 else j.attempts end
+    where j.id = old.id returning * into new;
+    if new.status = 'queued' then perform stratum.queue_job(new.id, null); end if;
+  elsif old.task = 'provision_tenant' and old.status = 'queued' then
+    perform stratum.set_provisioning_status(old.tenant_id, 'failed', null, who);
+    update jobs j set status = 'cancelled', finished_at = now() where j.id = old.id returning * into new;
+    perform graphile_worker.remove_job(new.id::text);
+  else
+    perform stratum.fail('JOB_INVALID_STATE', jsonb_build_object('status', format('%s, %s', old.task, old.status),
+      'required', 'a provision_tenant that has not begun, or an unfinished change_isolation'));
+  end if;
+  perform stratum.record_job(who, old, new, 'job.cancelled');
+  return stratum.job_json(new);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.change_status(who jsonb, input jsonb, target text, allowed text[], action text)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -624,6 +697,18 @@ begin
   return stratum.tenant_json(new);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.changed_isolation_name(t stratum.tenants, strategy text)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return coalesce(
+    (select c.from_name from isolation_changes c
+     where c.tenant_id = t.id and c.from_strategy = strategy and c.phase = 'done' and c.source_dropped_at is null order by c.id desc limit 1),
+    stratum.isolation_name_for(strategy, t.slug, t.id));
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.check_tree()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -642,6 +727,27 @@ begin
     raise exception using errcode = 'integrity_constraint_violation', message = 'the tree of tenants would be inconsistent';
   end if;
   return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.close_places(top uuid, doomed stratum.tenants[])
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  job_ids uuid[];
+begin
+  with held as (select p.tenant_id, p.places, p.own, row_number() over (partition by p.own order by p.tenant_id) as place from stratum.places_of(doomed) as p),
+  work as (
+    select case when h.own then h.tenant_id else top end as about, jsonb_agg(jsonb_build_object('tenant_id', h.tenant_id, 'places', h.places) order by h.place) as tenants
+    from held h group by h.own, case when h.own then h.tenant_id else top end, case when h.own then h.place else h.place / 500 end)
+  select array_agg(stratum.enqueue('purge_tenant_data', w.about, jsonb_build_object('tenants', w.tenants))) into job_ids from work w;
+  insert into stratum_guard.route as r (tenant_id, status, fenced) select p.tenant_id, 'purged', true from stratum.places_of(doomed) as p
+  on conflict (tenant_id) do update set status = 'purged', fenced = true;
+  delete from stratum_guard.route r using unnest(doomed) as d where r.tenant_id = d.id and r.status <> 'purged';
+  -- who goes straight to a tenant's own database is kept out there as well, before it is dropped
+  perform stratum.enqueue('sync_route', d.id, '{}') from unnest(doomed) as d where d.isolation_strategy = 'DB_PER_TENANT';
+  return coalesce(job_ids, '{}');
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.compute_drift(actor jsonb, input jsonb)
@@ -788,6 +894,62 @@ begin
   return stratum.api_key_json(created);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.create_domain(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('create_domain', actor, input);
+  t tenants;
+  created custom_domains;
+begin
+  if stratum.is_public_suffix(input ->> 'domain') then
+    perform stratum.fail('DOMAIN_NOT_ALLOWED', '{"reason": "it is a public suffix, under which anybody may register"}');
+  end if;
+  t := stratum.lock_active_tenant(who, (input ->> 'id')::uuid, 'an active tenant');
+  perform stratum.lock_chain(t.id);
+  insert into custom_domains (tenant_id, domain) values (t.id, input ->> 'domain') on conflict do nothing returning * into created;
+  if not found then perform stratum.fail('DOMAIN_EXISTS', jsonb_build_object('domain', input -> 'domain')); end if;
+  if (select count(*) > 100 from custom_domains d where d.tenant_id = t.id) then
+    perform stratum.fail('DOMAINS_FULL', '{"maximum_domains": 100}');
+  end if;
+  perform stratum.record(who, t.id, 'domain.created', stratum.domain_resource(created), null, stratum.domain_json(created), '[]');
+  return stratum.domain_json(created);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.create_issuer(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('create_issuer', actor, input);
+  bound_to uuid := coalesce(input ->> 'tenant_id', who ->> 'top')::uuid;
+  settings jsonb := input -> 'settings';
+  beyond jsonb;
+  created issuers;
+begin
+  perform stratum.require_size('keys', settings, 65536);
+  select jsonb_agg(distinct s.value) into beyond from jsonb_array_elements_text(settings -> 'max_scopes') as s where not stratum.has_scope(who, s.value);
+  if beyond is not null then perform stratum.fail('SCOPE_ESCALATION', jsonb_build_object('scopes', beyond)); end if;
+  if (settings ->> 'global')::boolean and bound_to is not null then perform stratum.fail('GLOBAL_ADMIN_REQUIRED'); end if;
+  if who ->> 'expires_at' is not null then perform stratum.fail('ISSUER_OUTLIVES_KEY'); end if;
+  if bound_to is not null then perform stratum.lock_active_tenant(who, bound_to, 'an active tenant'); end if;
+  perform stratum.lock_chain(coalesce(bound_to, stratum.system_chain()));
+  if not (input ->> 'of_environment')::boolean then
+    insert into issuers (id, tenant_id, issuer, audience, settings)
+    values (stratum.uuid_v7(), bound_to, input ->> 'issuer', input ->> 'audience', settings)
+    on conflict (issuer, audience) do nothing returning * into created;
+  end if;
+  if created.id is null then perform stratum.fail('ISSUER_EXISTS'); end if;
+  perform stratum.record(who, coalesce(bound_to, stratum.system_chain()), 'issuer.created', stratum.resource('issuer', created.id),
+    null, stratum.issuer_json(created), jsonb_build_array(jsonb_build_array('issuer', created.issuer)));
+  return stratum.issuer_json(created);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.create_permission(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -869,6 +1031,74 @@ begin
   return stratum.config_entry_json(old);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.delete_domain(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('delete_domain', actor, input);
+  t tenants := stratum.lock_active_tenant(who, (input ->> 'id')::uuid, 'an active tenant');
+  old custom_domains;
+begin
+  perform stratum.lock_chain(t.id);
+  old := stratum.lock_domain(t.id, input ->> 'domain');
+  delete from custom_domains d where d.tenant_id = old.tenant_id and d.domain = old.domain;
+  perform stratum.record(who, t.id, 'domain.deleted', stratum.domain_resource(old), stratum.domain_json(old), null, stratum.domain_feed(old));
+  return stratum.domain_json(old);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.delete_external_id(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('delete_external_id', actor, input);
+  t tenants;
+  old tenant_external_ids;
+begin
+  select * into t from tenants where id = (input ->> 'id')::uuid for share;
+  if not stratum.reaches(who, t.path) then perform stratum.fail('TENANT_NOT_FOUND'); end if;
+  perform stratum.lock_chain(t.id);
+  select * into old from tenant_external_ids e
+  where e.issuer = input ->> 'issuer' and e.external_id = input ->> 'external_id' and e.tenant_id = t.id for update;
+  if not found then perform stratum.fail('EXTERNAL_ID_NOT_FOUND'); end if;
+  if not stratum.reaches_issuers(who, old.issuer, (input ->> 'of_environment')::boolean)
+    and not stratum.reaches(who, (select mapper.path from tenants mapper where mapper.id = old.reach_tenant_id))
+  then perform stratum.fail('GLOBAL_ADMIN_REQUIRED'); end if;
+  delete from tenant_external_ids e where e.issuer = old.issuer and e.external_id = old.external_id;
+  perform stratum.record(who, t.id, 'external_id.deleted', stratum.external_id_resource(old), stratum.external_id_json(old), null,
+    jsonb_build_array(jsonb_build_array('issuer', old.issuer)));
+  return stratum.external_id_json(old);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.delete_issuer(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('delete_issuer', actor, input);
+  t tenants;
+  old issuers;
+begin
+  select * into old from issuers where id = (input ->> 'id')::uuid;
+  if old.tenant_id is not null then
+    select * into t from tenants where id = old.tenant_id for share;
+    if not stratum.reaches(who, t.path) then perform stratum.fail('ISSUER_NOT_FOUND'); end if;
+  end if;
+  perform stratum.lock_chain(coalesce(old.tenant_id, stratum.system_chain()));
+  delete from issuers where id = (input ->> 'id')::uuid returning * into old;
+  if not found then perform stratum.fail('ISSUER_NOT_FOUND'); end if;
+  perform stratum.record(who, coalesce(old.tenant_id, stratum.system_chain()), 'issuer.deleted', stratum.resource('issuer', old.id),
+    stratum.issuer_json(old), null, jsonb_build_array(jsonb_build_array('issuer', old.issuer)));
+  return stratum.issuer_json(old);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.delete_permission(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -943,6 +1173,44 @@ begin
     where stratum.config_differs(a -> k.key, b -> k.key)));
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.domain_feed(d stratum.custom_domains)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select case when d.verified_at is null then '[]' else jsonb_build_array(jsonb_build_array('host', d.domain)) end
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.domain_json(d stratum.custom_domains)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select jsonb_build_object('tenant_id', d.tenant_id, 'domain', d.domain, 'verified', d.verified_at is not null,
+    'verified_at', stratum.iso(d.verified_at), 'checked_at', stratum.iso(d.checked_at), 'missing_since', stratum.iso(d.missing_since),
+    'created_at', stratum.iso(d.created_at))
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.domain_resource(d stratum.custom_domains)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select jsonb_build_object('type', 'domain', 'tenant_id', d.tenant_id, 'domain', d.domain)
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.domains_to_check(at timestamp with time zone, maximum integer)
+ RETURNS TABLE(tenant_id uuid, domain text)
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return query select d.tenant_id, d.domain from custom_domains d
+    where d.verified_at is not null and (d.checked_at is null or d.checked_at < at - interval '1 day')
+    order by d.checked_at nulls first, d.domain limit maximum;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.dry_run(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -986,6 +1254,78 @@ begin
         from jsonb_each(stratum.resolved_permissions(d.path)) as p
     ) as s
     where d.id = any (of_tenants));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.end_place_migration(of_tenant uuid, file text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  insert into fleet_places as p (tenant_id, migration) values (of_tenant, file)
+  on conflict (tenant_id) do update set migration = excluded.migration, status = 'current', error = null, updated_at = now();
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.enqueue(task text, tenant_id uuid, payload jsonb, run_at timestamp with time zone DEFAULT NULL::timestamp with time zone)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  new_id uuid := stratum.uuid_v7();
+begin
+  if not stratum.is_task(task) then raise exception 'there is no task %', task; end if;
+  if not stratum.has_queue() then
+    perform stratum.fail('PROVISIONING_UNAVAILABLE', jsonb_build_object('isolation_strategy', coalesce(payload ->> 'isolation_strategy',
+      (select t.isolation_strategy from tenants t where t.id = enqueue.tenant_id))));
+  end if;
+  insert into jobs (id, task, tenant_id, payload) values (new_id, enqueue.task, enqueue.tenant_id, coalesce(enqueue.payload, '{}'));
+  perform stratum.queue_job(new_id, enqueue.run_at);
+  return new_id;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.erase_rows(of_table regclass, of_column text, doomed uuid[])
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  erased bigint;
+begin
+  execute format('delete from %s where %I = any ($1)', of_table, of_column) using doomed;
+  get diagnostics erased = row_count;
+  return erased;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.erase_tenants(doomed uuid[])
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  erased jsonb := '{}';
+  of_table text;
+  counted bigint;
+begin
+  -- those that point at others before the others
+  foreach of_table in array array['custom_domains', 'tenant_external_ids', 'issuers', 'api_keys', 'permission_policies', 'config_entries',
+    'config_history', 'data_keys', 'tenant_places', 'isolation_changes', 'outbox'] loop
+    erased := erased || jsonb_build_object(of_table, stratum.erase_rows(of_table::regclass, 'tenant_id', doomed));
+  end loop;
+  -- A mapping counts within the reach of who made it, and nothing is within this any more.
+  perform stratum.erase_rows('tenant_external_ids', 'reach_tenant_id', doomed);
+  update audit_entries e set payload = null, salt = null where e.tenant_id = any (doomed) and e.payload is not null;
+  get diagnostics counted = row_count;
+  erased := erased || jsonb_build_object('audit_entries', counted);
+  -- Answers that are kept to be given again name the tenants they are about.
+  delete from idempotency_keys k where (k.principal::jsonb ->> 3)::uuid = any (doomed) or (k.principal, k.operation, k.key) in (
+    select a.principal, a.operation, a.key from idempotency_keys a,
+      regexp_matches(a.answer::text, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'g') as named (id)
+    where named.id[1]::uuid = any (doomed));
+  -- One that was suspended with them has moved elsewhere since, and stays as it is.
+  update tenants t set suspended_with = null where t.suspended_with = any (doomed);
+  update tenants t set archived_with = null where t.archived_with = any (doomed);
+  return erased || jsonb_build_object('tenants', stratum.erase_rows('tenants', 'id', doomed));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.explain_config(actor jsonb, input jsonb)
@@ -1033,6 +1373,23 @@ begin
     join permission_policies p on p.tenant_id = a.id and p.key = input ->> 'key'));
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.external_id_json(e stratum.tenant_external_ids)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select jsonb_build_object('tenant_id', e.tenant_id, 'issuer', e.issuer, 'external_id', e.external_id,
+    'reach_tenant_id', e.reach_tenant_id, 'created_at', stratum.iso(e.created_at))
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.external_id_resource(e stratum.tenant_external_ids)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select stratum.resource('external_id', e.tenant_id) || jsonb_build_object('issuer', e.issuer, 'external_id', e.external_id)
+$function$;
+
 CREATE OR REPLACE FUNCTION stratum.fail(code text, details jsonb DEFAULT '{}'::jsonb)
  RETURNS void
  LANGUAGE plpgsql
@@ -1040,6 +1397,56 @@ CREATE OR REPLACE FUNCTION stratum.fail(code text, details jsonb DEFAULT '{}'::j
 AS $function$
 begin
   raise exception using errcode = 'STRAT', message = code, detail = details::text;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.fail_job(job_id uuid, error jsonb, final boolean)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  job jobs;
+begin
+  select * into job from jobs j where j.id = job_id;
+  if final and job.task = 'provision_tenant' then
+    perform stratum.set_provisioning_status(job.tenant_id, 'failed', fail_job.error);
+  end if;
+  update jobs j set status = case when final then 'failed' else 'queued' end, error = fail_job.error, finished_at = case when final then now() end
+  where j.id = fail_job.job_id and j.status in ('queued', 'running');
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.fail_place_migration(of_tenant uuid, error jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  insert into fleet_places as p (tenant_id, status, error) values (of_tenant, 'failed', fail_place_migration.error)
+  on conflict (tenant_id) do update set status = 'failed', error = excluded.error, updated_at = now();
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.feed_position()
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select jsonb_build_object('snapshot', pg_current_snapshot()::text,
+      'identity', (select system_identifier from pg_control_system()) || ':' || (select timeline_id from pg_control_checkpoint()) || ':' || i.feed_epoch,
+      'anchor', (select jsonb_build_array(c.id, c.xid::text, c.nonce) from changes c order by c.id desc limit 1))
+    from installation i);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.finish_job(job_id uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  update jobs j set error = null, finished_at = now(),
+    status = case when exists (select from isolation_changes c where c.job_id = j.id and c.phase = 'cancelled') then 'cancelled' else 'succeeded' end
+  where j.id = finish_job.job_id and j.status = 'running';
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.get_ancestors(actor jsonb, input jsonb)
@@ -1146,7 +1553,7 @@ declare
   tenant_id uuid := (who ->> 'top')::uuid;
 begin
   if tenant_id is null then perform stratum.fail('TENANT_REQUIRED'); end if;
-  return stratum.context_json(who, tenant_id);
+  return stratum.context_json(who, tenant_id) || case when (input ->> 'keep')::boolean then stratum.keeping(who, tenant_id) else '{}' end;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.get_descendants(actor jsonb, input jsonb)
@@ -1173,6 +1580,18 @@ begin
   return jsonb_build_object('server_version', current_setting('server_version'), 'role', session_user,
     'role_bypasses_row_security', (select r.rolsuper or r.rolbypassrls from pg_roles r where r.rolname = session_user),
     'migration', (select max(m.name) from stratum.migrations m where m.name ~ '^\d{4}_'));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.get_job(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('get_job', actor, input);
+begin
+  return (select stratum.job_json(j) from jobs j where j.id = (input ->> 'id')::uuid);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.get_root(actor jsonb, input jsonb)
@@ -1249,6 +1668,16 @@ begin
     where t.id = (input ->> 'id')::uuid group by t.id);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.give_back_job(job_id uuid)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  update jobs j set status = 'queued', attempts = greatest(j.attempts - 1, 0) where j.id = give_back_job.job_id and j.status = 'running';
+  if found then perform stratum.queue_job(give_back_job.job_id, null); end if;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.hand_down(t stratum.tenants, p stratum.permission_policies)
  RETURNS uuid[]
  LANGUAGE plpgsql
@@ -1272,6 +1701,12 @@ begin
   select coalesce(array_agg(id order by id), '{}') into copies from handed;
   return copies;
 end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.has_queue()
+ RETURNS boolean
+ LANGUAGE sql
+ STABLE
+AS $function$ select to_regproc('graphile_worker.add_job') is not null $function$;
 
 CREATE OR REPLACE FUNCTION stratum.has_scope(who jsonb, needed text)
  RETURNS boolean
@@ -1311,22 +1746,23 @@ AS $function$
 declare
   created tenants;
   new_id uuid := stratum.uuid_v7();
+  strategy text := spec ->> 'isolation_strategy';
   new_number bigint := nextval('stratum.tenants_number_seq');
 begin
-  if spec ->> 'isolation_strategy' <> 'SHARED_RLS' then
-    perform stratum.fail('PROVISIONING_UNAVAILABLE', jsonb_build_object('isolation_strategy', spec -> 'isolation_strategy'));
-  end if;
+  perform stratum.require_provisioning(strategy);
   perform stratum.require_depth(coalesce(nlevel(parent.path), 0) + 1);
   perform stratum.require_size('metadata', spec -> 'metadata', 16384);
   perform stratum.take_slug(spec ->> 'slug', new_id);
-  insert into tenants (id, number, parent_id, path, slug, name, isolation_strategy, metadata, sort_order)
+  insert into tenants (id, number, parent_id, path, slug, name, isolation_strategy, isolation_name, provisioning_status, metadata, sort_order)
   values (new_id, new_number, parent.id, coalesce(parent.path, ''::ltree) || text2ltree(to_hex(new_number)),
-    spec ->> 'slug', spec ->> 'name', spec ->> 'isolation_strategy', spec -> 'metadata', stratum.last_place(parent.id))
+    spec ->> 'slug', spec ->> 'name', strategy, stratum.isolation_name_for(strategy, spec ->> 'slug', new_id),
+    case strategy when 'SHARED_RLS' then 'ready' else 'pending' end, spec -> 'metadata', stratum.last_place(parent.id))
   returning * into created;
   insert into audit_heads (tenant_id) values (created.id);
   insert into tenant_places (tenant_id, parent_id, since) values (created.id, created.parent_id, created.created_at);
   perform stratum.record(who, created.id, 'tenant.created', stratum.resource('tenant', created.id), null, stratum.tenant_json(created),
     jsonb_build_array(jsonb_build_array('host', created.slug)));
+  if strategy <> 'SHARED_RLS' then perform stratum.enqueue('provision_tenant', created.id, '{}'); end if;
   return created;
 end $function$;
 
@@ -1338,6 +1774,25 @@ AS $function$
   select t.status = any (statuses) and (pattern = '%%' or t.name ilike pattern or t.slug ilike pattern)
 $function$;
 
+CREATE OR REPLACE FUNCTION stratum.is_public_suffix(domain text)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return exists (select from public_suffixes s where s.rule in (domain, regexp_replace(domain, '^[^.]+', '*')))
+    and not exists (select from public_suffixes s where s.rule = '!' || domain);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.is_task(name text)
+ RETURNS boolean
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select name in ('provision_tenant', 'change_isolation', 'drop_place', 'purge_tenant_data', 'sync_route', 'create_managed_copies')
+$function$;
+
 CREATE OR REPLACE FUNCTION stratum.iso(at timestamp with time zone)
  RETURNS text
  LANGUAGE sql
@@ -1345,6 +1800,70 @@ CREATE OR REPLACE FUNCTION stratum.iso(at timestamp with time zone)
 AS $function$
   select to_char(at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')
 $function$;
+
+CREATE OR REPLACE FUNCTION stratum.isolation_change_json(c stratum.isolation_changes)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select jsonb_build_object('id', c.id, 'tenant_id', c.tenant_id, 'job_id', c.job_id,
+    'from_strategy', c.from_strategy, 'from_name', c.from_name, 'to_strategy', c.to_strategy, 'to_name', c.to_name,
+    'phase', c.phase, 'progress',
+    -- not the last key, which may be the tenant's own data
+    (select jsonb_object_agg(e.key, jsonb_build_object('copied', e.value -> 'copied', 'total', e.value -> 'total')) from jsonb_each(c.progress -> 'tables') as e),
+     'cancel_requested', c.cancel_requested, 'fenced_ms', c.fenced_ms, 'error', c.error,
+    'created_at', stratum.iso(c.created_at), 'finished_at', stratum.iso(c.finished_at),
+    'source_kept_until', stratum.iso(c.source_kept_until), 'source_dropped_at', stratum.iso(c.source_dropped_at))
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.isolation_json(strategy text, name text)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$ select jsonb_build_object('isolation_strategy', strategy, 'isolation_name', name) $function$;
+
+CREATE OR REPLACE FUNCTION stratum.isolation_name_for(strategy text, slug text, tenant_id uuid)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  plain text := case strategy when 'SCHEMA_PER_TENANT' then 'tenant_' when 'DB_PER_TENANT' then 'stratum_' end || slug;
+begin
+  if plain is null then return null; end if;
+  if octet_length(plain) > 63
+    or exists (select from tenants t where t.isolation_name = plain)
+    or exists (select from pg_namespace n where n.nspname = plain)
+    or exists (select from pg_database d where d.datname = plain)
+    or exists (select from tenant_databases d where d.database_name = plain) then
+    return left(plain, 50) || '_' || left(stratum.sha256_hex(tenant_id::text), 12);
+  end if;
+  return plain;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.issuer_json(i stratum.issuers)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select i.settings || jsonb_build_object('id', i.id, 'tenant_id', i.tenant_id, 'issuer', i.issuer, 'audience', i.audience,
+    'created_at', stratum.iso(i.created_at))
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.job_json(j stratum.jobs)
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select jsonb_build_object('id', j.id, 'task', j.task, 'tenant_id', j.tenant_id, 'status', j.status, 'attempts', j.attempts, 'error', j.error,
+    'progress', j.progress, 'created_at', stratum.iso(j.created_at), 'started_at', stratum.iso(j.started_at), 'finished_at', stratum.iso(j.finished_at))
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.job_lock(job_id uuid)
+ RETURNS bigint
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$ select hashtextextended('stratum.job.' || job_id::text, 0) $function$;
 
 CREATE OR REPLACE FUNCTION stratum.keep_config(who jsonb, e stratum.config_entries, deleted boolean)
  RETURNS void
@@ -1355,6 +1874,18 @@ begin
   insert into config_history (tenant_id, key, value, ciphertext, data_key_id, locked, actor)
   values (e.tenant_id, e.key, case when not deleted then e.value end, case when not deleted then e.ciphertext end,
     case when not deleted then e.data_key_id end, e.locked and not deleted, stratum.principal_json(who));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.keeping(who jsonb, tenant_id uuid)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return jsonb_build_object('keeping', jsonb_build_object(
+    'path', (select t.path::text from tenants t where t.id = keeping.tenant_id), 'until', who -> 'expires_at',
+    'principal', case who ->> 'type' when 'api_key' then who -> 'id' end, 'feed', stratum.feed_position()));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.kept_config_json(h stratum.config_history)
@@ -1449,6 +1980,113 @@ begin
   return jsonb_build_object('next', null, 'data', (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d));
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.list_domains(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('list_domains', actor, input);
+  wanted integer := (input ->> 'limit')::integer;
+  rows custom_domains[] := array(
+    select d from custom_domains d where d.tenant_id = (input ->> 'id')::uuid and d.domain > coalesce(input -> 'after' ->> 0, '')
+    order by d.domain limit wanted + 1);
+begin
+  return jsonb_build_object(
+    'data', (select coalesce(jsonb_agg(stratum.domain_json(r) order by r.domain), '[]') from unnest(rows[:wanted]) as r),
+    'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].domain) end);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.list_external_ids(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('list_external_ids', actor, input);
+begin
+  return jsonb_build_object('next', null, 'data', (
+    select coalesce(jsonb_agg(stratum.external_id_json(e) order by e.issuer, e.external_id), '[]')
+    from tenant_external_ids e where e.tenant_id = (input ->> 'id')::uuid));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.list_isolation_changes(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('list_isolation_changes', actor, input);
+  wanted integer := (input ->> 'limit')::integer;
+  before_id uuid := coalesce((input -> 'after' ->> 0)::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
+  rows isolation_changes[] := array(
+    select c from isolation_changes c where c.tenant_id = (input ->> 'id')::uuid and c.id < before_id order by c.id desc limit wanted + 1);
+begin
+  return jsonb_build_object(
+    'data', (select coalesce(jsonb_agg(stratum.isolation_change_json(r) order by r.id desc), '[]') from unnest(rows[:wanted]) as r),
+    'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.list_issuers(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('list_issuers', actor, input);
+  reach ltree := (who ->> 'path')::ltree;
+  wanted integer := (input ->> 'limit')::integer;
+  before_id uuid := coalesce((input -> 'after' ->> 0)::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
+  rows issuers[];
+begin
+  if reach is not null then
+    rows := array(
+      select i from tenants t join issuers i on i.tenant_id = t.id
+      where t.path >= reach and t.path < stratum.subtree_end(reach) and i.id < before_id order by i.id desc limit wanted + 1);
+  else
+    rows := array(select i from issuers i where i.id < before_id order by i.id desc limit wanted + 1);
+  end if;
+  return jsonb_build_object(
+    'data', (select coalesce(jsonb_agg(stratum.issuer_json(r) order by r.id desc), '[]') from unnest(rows[:wanted]) as r),
+    'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.list_jobs(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('list_jobs', actor, input);
+  reach ltree := (who ->> 'path')::ltree;
+  wanted integer := (input ->> 'limit')::integer;
+  before_id uuid := coalesce((input -> 'after' ->> 0)::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
+  statuses text[] := case when input ->> 'status' is null then '{queued,running,succeeded,failed,cancelled}' else array[input ->> 'status'] end;
+  rows jobs[];
+begin
+  -- three plans for three questions: one tenant's, those of a subtree, all
+  if input ->> 'tenant_id' is not null then
+    rows := array(
+      select j from jobs j where j.tenant_id = (input ->> 'tenant_id')::uuid and j.id < before_id and j.status = any (statuses)
+      order by j.id desc limit wanted + 1);
+  elsif reach is not null then
+    rows := array(
+      select j from tenants t join jobs j on j.tenant_id = t.id
+      where t.path >= reach and t.path < stratum.subtree_end(reach) and j.id < before_id and j.status = any (statuses)
+      order by j.id desc limit wanted + 1);
+  else
+    rows := array(select j from jobs j where j.id < before_id and j.status = any (statuses) order by j.id desc limit wanted + 1);
+  end if;
+  return jsonb_build_object(
+    'data', (select coalesce(jsonb_agg(stratum.job_json(r) order by r.id desc), '[]') from unnest(rows[:wanted]) as r),
+    'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.list_tenants(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -1495,6 +2133,15 @@ begin
   perform from audit_heads h where h.tenant_id = chain for no key update;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.lock_copies()
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  perform pg_advisory_xact_lock(hashtextextended('stratum.managed_tables', 0));
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.lock_definitions(mode text)
  RETURNS void
  LANGUAGE plpgsql
@@ -1505,6 +2152,75 @@ begin
     when 'shared' then lock table definitions_lock in share mode;
     when 'exclusive' then lock table definitions_lock in exclusive mode;
   end case;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.lock_domain(of_tenant uuid, wanted text)
+ RETURNS stratum.custom_domains
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  d custom_domains;
+begin
+  select * into d from custom_domains c where c.tenant_id = of_tenant and c.domain = wanted for update;
+  if not found then perform stratum.fail('DOMAIN_NOT_FOUND', jsonb_build_object('domain', wanted)); end if;
+  return d;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.lock_doomed(top uuid, subtree boolean)
+ RETURNS stratum.tenants[]
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  top_path ltree := (select t.path from tenants t where t.id = top);
+  doomed tenants[];
+  busy record;
+begin
+  -- The caller has the structure to itself: nothing comes or goes below.
+  perform from tenants t where t.path >= top_path and t.path < stratum.subtree_end(top_path) order by t.path for update;
+  doomed := array(select t from tenants t where t.path >= top_path and t.path < stratum.subtree_end(top_path) order by t.path);
+  if cardinality(doomed) > 1 and not subtree then perform stratum.fail('TENANT_HAS_CHILDREN'); end if;
+  select c.job_id into busy from isolation_changes c
+  where c.finished_at is null and c.tenant_id in (select d.id from unnest(doomed) as d) limit 1;
+  if found then perform stratum.fail('ISOLATION_CHANGE_RUNNING', jsonb_build_object('job_id', busy.job_id)); end if;
+  return doomed;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.lock_isolation_change(change_id uuid)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  c isolation_changes;
+  t tenants;
+begin
+  perform stratum.lock_structure('shared');
+  select * into strict t from tenants where id = (select m.tenant_id from isolation_changes m where m.id = change_id) for no key update;
+  perform stratum.lock_chain(t.id);
+  select * into strict c from isolation_changes where id = change_id for update;
+  return jsonb_build_object('status', t.status, 'cancelled', c.cancel_requested,
+    'routing_version', (select r.routing_version + 1 from stratum_guard.route r where r.tenant_id = t.id));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.lock_job(who jsonb, job_id uuid)
+ RETURNS stratum.jobs
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  job jobs;
+  t tenants;
+begin
+  select * into strict job from jobs j where j.id = lock_job.job_id;
+  if job.tenant_id is not null then
+    select * into t from tenants where id = job.tenant_id for no key update;
+    if not stratum.reaches(who, t.path) and who ->> 'top' is not null then perform stratum.fail('JOB_NOT_FOUND'); end if;
+  end if;
+  perform stratum.lock_chain(coalesce(t.id, stratum.system_chain()));
+  select * into strict job from jobs j where j.id = lock_job.job_id for update;
+  return job;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.lock_permission(of_tenant uuid, policy_id uuid)
@@ -1531,6 +2247,48 @@ begin
     when 'shared' then lock table structure_lock in share mode;
     when 'exclusive' then lock table structure_lock in exclusive mode;
   end case;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.maximum_attempts(task text)
+ RETURNS integer
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select case when task in ('sync_route', 'drop_place', 'purge_tenant_data') then 30 else 8 end
+$function$;
+
+CREATE OR REPLACE FUNCTION stratum.migrate_isolation(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('migrate_isolation', actor, input, 'shared');
+  wanted text := input ->> 'isolation_strategy';
+  new_id uuid := stratum.uuid_v7();
+  t tenants;
+  running uuid;
+  created isolation_changes;
+begin
+  select * into strict t from tenants where id = (input ->> 'id')::uuid for no key update;
+  perform stratum.require_status(t, '{active}', 'an active tenant');
+  if t.provisioning_status <> 'ready' then
+    perform stratum.fail('TENANT_INVALID_STATE', jsonb_build_object('tenant_id', t.id, 'status', t.provisioning_status, 'required', 'a place that is ready'));
+  end if;
+  select c.job_id into running from isolation_changes c where c.tenant_id = t.id and c.finished_at is null;
+  if found then perform stratum.fail('ISOLATION_CHANGE_RUNNING', jsonb_build_object('job_id', running)); end if;
+  if t.isolation_strategy = wanted then perform stratum.fail('ISOLATION_UNCHANGED', jsonb_build_object('isolation_strategy', wanted)); end if;
+  perform stratum.require_provisioning(wanted);
+  perform stratum.lock_chain(t.id);
+  insert into isolation_changes (id, tenant_id, job_id, from_strategy, from_name, to_strategy, to_name)
+  values (new_id, t.id, stratum.enqueue('change_isolation', t.id, jsonb_build_object('change_id', new_id, 'isolation_strategy', wanted)),
+    t.isolation_strategy, t.isolation_name, wanted, stratum.changed_isolation_name(t, wanted))
+  returning * into created;
+  perform stratum.record(who, t.id, 'tenant.isolation_change_requested', stratum.resource('tenant', t.id),
+    stratum.isolation_json(t.isolation_strategy, t.isolation_name),
+    stratum.isolation_json(created.to_strategy, created.to_name) || jsonb_build_object('job_id', created.job_id), '[]');
+  return stratum.isolation_change_json(created);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.move_tenant(actor jsonb, input jsonb)
@@ -1607,6 +2365,23 @@ AS $function$
   select jsonb_build_object('type', 'permission', 'id', p.id, 'tenant_id', p.tenant_id, 'key', p.key)
 $function$;
 
+CREATE OR REPLACE FUNCTION stratum.places_of(of_tenants stratum.tenants[])
+ RETURNS TABLE(tenant_id uuid, places jsonb, own boolean)
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return query
+    select p.id, jsonb_agg(jsonb_build_object('strategy', p.strategy, 'name', p.name)), bool_or(p.strategy <> 'SHARED_RLS') from (
+      select t.id, t.isolation_strategy as strategy, t.isolation_name as name from unnest(of_tenants) as t
+      union select c.tenant_id, c.from_strategy, c.from_name from isolation_changes c where c.source_dropped_at is null
+      -- where one that was done led to, the tenant is or has come from
+      union select c.tenant_id, c.to_strategy, c.to_name from isolation_changes c where c.phase <> 'done') as p
+    where p.id in (select t.id from unnest(of_tenants) as t) and (p.strategy <> 'SHARED_RLS' or exists (select from managed_tables))
+    group by p.id order by p.id;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.principal(actor jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -1623,6 +2398,8 @@ begin
   case credential ->> 'type'
     when 'api_key' then who := stratum.api_key_principal(credential -> 'hashes');
     when 'token' then who := stratum.token_principal(credential);
+    -- holds no scope, so no operation is for it
+    when 'visitor' then who := '{"type": "visitor", "id": null, "tenant_id": null, "top": null, "path": null, "scopes": []}';
     when 'embedded' then
       who := jsonb_build_object('type', credential ->> 'actor_type', 'id', credential ->> 'actor_id',
         'tenant_id', null, 'top', null, 'path', null, 'scopes', '["admin"]'::jsonb);
@@ -1638,6 +2415,55 @@ CREATE OR REPLACE FUNCTION stratum.principal_json(who jsonb)
 AS $function$
   select jsonb_build_object('type', who -> 'type', 'id', who -> 'id', 'tenant_id', who -> 'tenant_id', 'scopes', who -> 'scopes')
 $function$;
+
+CREATE OR REPLACE FUNCTION stratum.provisioner()
+ RETURNS jsonb
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$ select '{"type": "system", "id": "provisioner", "scopes": ["admin"]}'::jsonb $function$;
+
+CREATE OR REPLACE FUNCTION stratum.purge_feed(top_path stratum.ltree, doomed uuid[])
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  lines jsonb;
+begin
+  select jsonb_agg(jsonb_build_array(f.kind, f.ref)) into lines from (
+    select 'subtree' as kind, top_path::text as ref
+    union all select 'host', t.slug from tenants t where t.id = any (doomed)
+    union all select 'host', d.domain from custom_domains d where d.tenant_id = any (doomed) and d.verified_at is not null
+    union all select 'principal', k.id::text from api_keys k where k.tenant_id = any (doomed)
+    union all select 'issuer', i.issuer from issuers i where i.tenant_id = any (doomed)
+    union select 'issuer', e.issuer from tenant_external_ids e where e.tenant_id = any (doomed) or e.reach_tenant_id = any (doomed)
+    limit 1001) as f;
+  return case when jsonb_array_length(lines) > 1000 then '[["installation", ""]]' else lines end;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.purge_tenant(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('purge_tenant', actor, input, 'exclusive');
+  doomed tenants[] := stratum.lock_doomed((input ->> 'id')::uuid, (input ->> 'subtree')::boolean);
+  ids uuid[] := array(select d.id from unnest(doomed) as d);
+  feed jsonb := stratum.purge_feed(doomed[1].path, ids);
+  job_ids uuid[];
+  erased jsonb;
+begin
+  perform from audit_heads h where h.tenant_id = any (ids || stratum.system_chain()) order by h.tenant_id for no key update;
+  update jobs j set status = 'cancelled', finished_at = now() where j.tenant_id = any (ids) and j.status = 'queued';
+  job_ids := stratum.close_places(doomed[1].id, doomed);
+  erased := stratum.erase_tenants(ids);
+  perform stratum.record(who, stratum.system_chain(), 'tenant.purged', stratum.resource('tenant', doomed[1].id), null,
+    jsonb_build_object('purged', stratum.id_list(ids), 'erased', erased), feed);
+  return jsonb_build_object('id', doomed[1].id, 'purged', to_jsonb(ids), 'erased', erased, 'job_ids', to_jsonb(job_ids));
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.put_config_definitions(actor jsonb, input jsonb)
  RETURNS jsonb
@@ -1668,6 +2494,20 @@ begin
   return jsonb_build_object('next', null, 'data', new);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.queue_job(job_id uuid, run_at timestamp with time zone)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  perform graphile_worker.add_job(
+    identifier => (select j.task from jobs j where j.id = job_id), payload => json_build_object('job_id', job_id), run_at => queue_job.run_at,
+    -- counted here, in stratum.jobs; the queue itself never gives up
+    max_attempts => 32000, job_key => job_id::text,
+    -- a suspension must reach a tenant's own database before anything else happens
+    priority => (select case j.task when 'sync_route' then -10 else 0 end from jobs j where j.id = job_id));
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.reaches(who jsonb, p stratum.ltree)
  RETURNS boolean
  LANGUAGE plpgsql
@@ -1676,6 +2516,16 @@ AS $function$
 begin
   return p is not null and (who ->> 'top' is null
     or exists (select from tenants top where top.id = (who ->> 'top')::uuid and stratum.within(p, top.path)));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.reaches_issuers(who jsonb, named text, of_environment boolean)
+ RETURNS boolean
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return who ->> 'top' is null or not of_environment and exists (select from issuers i where i.issuer = named)
+    and not exists (select from issuers i left join tenants t on t.id = i.tenant_id where i.issuer = named and not stratum.reaches(who, t.path));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.reactivate(who jsonb, t stratum.tenants)
@@ -1701,6 +2551,28 @@ begin
   return changed;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.read_changes(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  seen pg_snapshot := (input ->> 'snapshot')::pg_snapshot;
+  anchor jsonb := nullif(input -> 'anchor', 'null');
+begin
+  return (
+    select stratum.feed_position() || jsonb_build_object('snapshot', pg_current_snapshot()::text,
+      'rows', (
+        select coalesce(jsonb_agg(jsonb_build_array(fresh.kind, fresh.ref)), '[]') from (
+          select c.kind, c.ref from changes c
+          where c.xid >= pg_snapshot_xmin(seen) and (pg_is_in_recovery() or not pg_visible_in_snapshot(c.xid, seen))
+          limit 1001) as fresh),
+      'complete', i.changes_trimmed_to < pg_snapshot_xmin(seen) and (anchor is null or i.changes_trimmed_to >= (anchor ->> 1)::xid8
+        or exists (select from changes c where c.id = (anchor ->> 0)::bigint and c.xid = (anchor ->> 1)::xid8 and c.nonce = (anchor ->> 2)::uuid)))
+    from installation i);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.read_config_definitions(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -1712,6 +2584,19 @@ declare
 begin
   return (select jsonb_build_object('version', i.definitions_version, 'strict', i.strict_config,
     'definitions', (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d)) from installation i);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.read_issuer(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select stratum.issuer_json(i) - 'created_at' from issuers i left join tenants t on t.id = i.tenant_id
+    where i.issuer = input ->> 'issuer' and i.audience = any (array(select jsonb_array_elements_text(input -> 'audiences')))
+    order by coalesce(nlevel(t.path), 0), i.id limit 1);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.read_stored_config(actor jsonb, input jsonb)
@@ -1740,6 +2625,39 @@ begin
   values (stratum.uuid_v7(), nullif(chain, stratum.system_chain()), action,
     jsonb_build_object('resource', resource, 'before', before, 'after', after, 'request_id', who -> 'request_id'));
   insert into changes (kind, ref) select value ->> 0, value ->> 1 from jsonb_array_elements(feed);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.record_job(who jsonb, old stratum.jobs, new stratum.jobs, action text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  perform stratum.record(who, coalesce((select t.id from tenants t where t.id = new.tenant_id), stratum.system_chain()), action,
+    stratum.resource('job', new.id), stratum.job_json(old), stratum.job_json(new), '[]');
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.recover_jobs(taken_before interval DEFAULT '00:00:02'::interval)
+ RETURNS SETOF uuid
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  taken record;
+begin
+  for taken in
+    -- the application may have jobs of its own in the same queue
+    select q.id, q.payload ->> 'job_id' as job_id from graphile_worker._private_jobs q join graphile_worker._private_tasks k on k.id = q.task_id
+    where q.locked_at < now() - taken_before and stratum.is_task(k.identifier) order by q.id
+  loop
+    continue when not pg_try_advisory_xact_lock(stratum.job_lock(taken.job_id::uuid));
+    delete from graphile_worker._private_jobs q where q.id = taken.id and q.locked_at < now() - taken_before;
+    continue when not found;
+    if exists (select from jobs j where j.id = taken.job_id::uuid and j.status in ('queued', 'running')) then
+      perform stratum.queue_job(taken.job_id::uuid, null);
+      return next taken.job_id::uuid;
+    end if;
+  end loop;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.reorder_tenant(actor jsonb, input jsonb)
@@ -1855,6 +2773,26 @@ begin
   if above ->> 'mode' = 'INHERITED' and mode <> 'INHERITED' then perform stratum.fail('PERMISSION_NOT_DELEGATED', facts); end if;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.require_provisioning(strategy text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  present bigint;
+  allowed integer;
+begin
+  if strategy = 'SHARED_RLS' then return; end if;
+  if not stratum.has_queue() then
+    perform stratum.fail('PROVISIONING_UNAVAILABLE', jsonb_build_object('isolation_strategy', strategy));
+  end if;
+  if strategy = 'DB_PER_TENANT' then
+    select i.database_limit into allowed from installation i;
+    select count(*) into present from pg_database d where not d.datistemplate;
+    if present >= allowed then perform stratum.fail('DATABASE_LIMIT_REACHED', jsonb_build_object('count', present, 'limit', allowed)); end if;
+  end if;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.require_reach(who jsonb, rule jsonb, input jsonb)
  RETURNS void
  LANGUAGE plpgsql
@@ -1893,6 +2831,18 @@ begin
       select k.id, t.path into target from api_keys k left join tenants t on t.id = k.tenant_id where k.id = named::uuid;
       if not found or reach is not null and (target.path is null or not stratum.within(target.path, reach)) then
         perform stratum.fail('API_KEY_NOT_FOUND');
+      end if;
+      at_the_top := target.path is null;
+    when 'issuer' then
+      select i.id, t.path into target from issuers i left join tenants t on t.id = i.tenant_id where i.id = named::uuid;
+      if not found or reach is not null and (target.path is null or not stratum.within(target.path, reach)) then
+        perform stratum.fail('ISSUER_NOT_FOUND');
+      end if;
+      at_the_top := target.path is null;
+    when 'job' then
+      select j.id, t.path into target from jobs j left join tenants t on t.id = j.tenant_id where j.id = named::uuid;
+      if not found or reach is not null and (target.path is null or not stratum.within(target.path, reach)) then
+        perform stratum.fail('JOB_NOT_FOUND');
       end if;
       at_the_top := target.path is null;
   end case;
@@ -1937,6 +2887,26 @@ begin
   end if;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.require_unchanging(of_tenant uuid, place text)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  t tenants;
+  busy record;
+begin
+  if of_tenant = stratum.system_chain() then
+    perform stratum.lock_copies();
+    select c.job_id into busy from isolation_changes c where c.finished_at is null and 'SHARED_RLS' in (c.from_strategy, c.to_strategy) limit 1;
+  else
+    select * into t from tenants where id = of_tenant for share;
+    if t.id is null or t.isolation_name is distinct from place then perform stratum.fail('TENANT_NOT_FOUND'); end if;
+    select c.job_id into busy from isolation_changes c where c.finished_at is null and c.tenant_id = of_tenant limit 1;
+  end if;
+  if found then perform stratum.fail('ISOLATION_CHANGE_RUNNING', jsonb_build_object('job_id', busy.job_id)); end if;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.resolve(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -1947,6 +2917,7 @@ declare
   who jsonb := stratum.authorize('resolve', actor, input);
   reach ltree := (who ->> 'path')::ltree;
   named uuid := stratum.agreed_tenant(input -> 'named', reach);
+  asker jsonb := who;
   bearer jsonb;
   fits boolean;
 begin
@@ -1964,7 +2935,7 @@ begin
   end if;
   -- never the caller's own tenant: what it asked about names none
   if named is null then perform stratum.fail('TENANT_REQUIRED'); end if;
-  return stratum.context_json(who, named);
+  return stratum.context_json(who, named) || case when (input ->> 'keep')::boolean then stratum.keeping(asker, named) else '{}' end;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.resolve_config(actor jsonb, input jsonb)
@@ -1991,6 +2962,8 @@ begin
   from jsonb_each(config) as e where e.value ? 'sealed';
   if revealed is not null then
     perform stratum.lock_chain(t.id);
+    -- to the chain of one that was purged while this waited nothing is added
+    if not exists (select from tenants where id = t.id) then perform stratum.fail('TENANT_NOT_FOUND'); end if;
     perform stratum.append_audit(who, t.id, 'config.revealed', stratum.resource('tenant', t.id), null, jsonb_build_object('secrets', revealed));
   end if;
   return jsonb_build_object('config', config);
@@ -2106,6 +3079,28 @@ begin
     'active', '{suspended,archived}', 'tenant.resumed');
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.retry_job(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('retry_job', actor, input);
+  old jobs := stratum.lock_job(who, (input ->> 'id')::uuid);
+  new jobs;
+begin
+  if not (old.status = 'failed' or old.status = 'queued' and old.attempts > 0 or old.status = 'cancelled' and old.task = 'provision_tenant') then
+    perform stratum.fail('JOB_INVALID_STATE', jsonb_build_object('status', old.status, 'required', 'failed, or waiting for its next try'));
+  end if;
+  if not stratum.has_queue() then perform stratum.fail('PROVISIONING_UNAVAILABLE'); end if;
+  if old.task = 'provision_tenant' then perform stratum.set_provisioning_status(old.tenant_id, 'pending', null, who); end if;
+  update jobs j set status = 'queued', attempts = 0, error = null, started_at = null, finished_at = null where j.id = old.id returning * into new;
+  perform stratum.queue_job(new.id, null);
+  perform stratum.record_job(who, old, new, 'job.retried');
+  return stratum.job_json(new);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.revoke_api_key(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -2192,7 +3187,9 @@ AS $function$
 declare
   -- Also of a replay: its answer is not for who may no longer ask.
   who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
-  asker text := jsonb_build_array(who -> 'type', who -> 'issuer', who -> 'id', who -> 'tenant_id')::text;
+  -- With a stored issuer by its id: a tenant may give its own the name of another's.
+  asker text := (jsonb_build_array(who -> 'type', who -> 'issuer', who -> 'id', who -> 'tenant_id')
+    || case when who ->> 'issuer_id' is null then '[]' else jsonb_build_array(who -> 'issuer_id') end)::text;
   earlier idempotency_keys;
   done jsonb;
 begin
@@ -2209,10 +3206,11 @@ begin
     select * into strict earlier from idempotency_keys k
     where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
     if earlier.input_hash <> input ->> 'input_hash' then perform stratum.fail('IDEMPOTENCY_KEY_REUSED'); end if;
-    return earlier.answer || '{"idempotent_replay": true}';
+    return earlier.answer - 'asked_of' || '{"idempotent_replay": true}';
   end if;
   done := stratum.run(input ->> 'operation', actor, input -> 'input');
-  update idempotency_keys k set answer = done
+  -- with the tenant that it is about, as not every answer names it: a purge erases these
+  update idempotency_keys k set answer = done || jsonb_build_object('asked_of', input -> 'input' -> 'id')
   where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
   return done;
 end $function$;
@@ -2232,11 +3230,134 @@ begin
   return stratum.write_config(who, t, input);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.set_external_id(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('set_external_id', actor, input);
+  t tenants;
+  reach uuid := (who ->> 'top')::uuid;
+  old tenant_external_ids;
+  new tenant_external_ids;
+  elsewhere uuid;
+begin
+  t := stratum.lock_active_tenant(who, (input ->> 'id')::uuid, 'an active tenant');
+  if not stratum.reaches_issuers(who, input ->> 'issuer', (input ->> 'of_environment')::boolean) then perform stratum.fail('GLOBAL_ADMIN_REQUIRED'); end if;
+  perform stratum.lock_chain(t.id);
+  select * into old from tenant_external_ids e where e.issuer = input ->> 'issuer' and e.external_id = input ->> 'external_id' and e.tenant_id = t.id;
+  if not found and (select count(*) from tenant_external_ids e where e.tenant_id = t.id) >= 100 then
+    perform stratum.fail('EXTERNAL_IDS_FULL', '{"maximum": 100}');
+  end if;
+  if old.issuer is not null and stratum.within(
+    (select r.path from tenants r where r.id = reach), (select r.path from tenants r where r.id = old.reach_tenant_id))
+  then return stratum.external_id_json(old); end if;
+  insert into tenant_external_ids as taken (issuer, external_id, tenant_id, reach_tenant_id)
+  values (input ->> 'issuer', input ->> 'external_id', t.id, reach)
+  on conflict (issuer, external_id) do update set reach_tenant_id = excluded.reach_tenant_id where taken.tenant_id = excluded.tenant_id
+  returning * into new;
+  if not found then
+    -- whose it is, is said to who reaches it
+    select o.id into elsewhere from tenant_external_ids e join tenants o on o.id = e.tenant_id
+    where e.issuer = input ->> 'issuer' and e.external_id = input ->> 'external_id' and stratum.reaches(who, o.path);
+    perform stratum.fail('EXTERNAL_ID_TAKEN', jsonb_build_object('external_id', input -> 'external_id', 'tenant_id', elsewhere));
+  end if;
+  perform stratum.record(who, t.id, 'external_id.set', stratum.external_id_resource(new),
+    case when old.issuer is not null then stratum.external_id_json(old) end, stratum.external_id_json(new),
+    jsonb_build_array(jsonb_build_array('issuer', new.issuer)));
+  return stratum.external_id_json(new);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.set_job_progress(job_id uuid, progress jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  update jobs j set progress = set_job_progress.progress where j.id = set_job_progress.job_id;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.set_provisioning_status(tenant_id uuid, status text, error jsonb DEFAULT NULL::jsonb, who jsonb DEFAULT NULL::jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  old tenants;
+  new tenants;
+begin
+  select * into old from tenants t where t.id = set_provisioning_status.tenant_id for no key update;
+  if old.id is null or old.provisioning_status in ('ready', set_provisioning_status.status) then return; end if;
+  perform stratum.lock_chain(old.id);
+  update tenants t set provisioning_status = set_provisioning_status.status, updated_at = now() where t.id = old.id returning * into new;
+  perform stratum.record(coalesce(who, '{"type": "system", "id": "provisioner", "scopes": ["admin"]}'), new.id,
+    case new.provisioning_status when 'ready' then 'tenant.provisioned' when 'failed' then 'tenant.provisioning_failed' else 'tenant.provisioning' end,
+    stratum.resource('tenant', new.id), jsonb_build_object('provisioning_status', old.provisioning_status),
+    jsonb_strip_nulls(jsonb_build_object('provisioning_status', new.provisioning_status, 'isolation_strategy', new.isolation_strategy,
+      'isolation_name', new.isolation_name, 'error', error)),
+    jsonb_build_array(jsonb_build_array('subtree', new.path)));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.settle_domain_check(of_tenant uuid, checked text, seen boolean, at timestamp with time zone)
+ RETURNS text
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := '{"type": "system", "id": "domain check", "tenant_id": null, "scopes": []}';
+  old custom_domains;
+  new custom_domains;
+  released boolean;
+  action text;
+begin
+  perform from tenants t where t.id = of_tenant for share;
+  perform stratum.lock_chain(of_tenant);
+  select * into old from custom_domains d where d.tenant_id = of_tenant and d.domain = checked and d.verified_at is not null for update;
+  if not found then return 'gone'; end if;
+  released := not seen and old.missing_since <= at - interval '7 days';
+  update custom_domains d set checked_at = at,
+    verified_at = case when released then null else old.verified_at end,
+    missing_since = case when released or seen then null when seen is null then old.missing_since else coalesce(old.missing_since, at) end
+  where d.tenant_id = of_tenant and d.domain = checked returning * into new;
+  action := case when released then 'released' when old.missing_since is null and new.missing_since is not null then 'missing'
+    when old.missing_since is not null and new.missing_since is null then 'found' end;
+  if action is not null then
+    perform stratum.record(who, of_tenant, 'domain.' || action, stratum.domain_resource(new), stratum.domain_json(old), stratum.domain_json(new),
+      case when released then stratum.domain_feed(old) else '[]' end);
+  end if;
+  return coalesce(action, 'unchanged');
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.sha256_hex(input text)
  RETURNS text
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 AS $function$ select encode(sha256(convert_to(input, 'UTF8')), 'hex') $function$;
+
+CREATE OR REPLACE FUNCTION stratum.start_job(job_id uuid)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  job jobs;
+begin
+  -- not locked yet: fail_job locks the tenant first, as everybody does
+  select * into job from jobs j where j.id = job_id;
+  if not found or job.status not in ('queued', 'running') then return null; end if;
+  -- it never came to say how it ended, as its process died with it each time
+  if job.attempts >= stratum.maximum_attempts(job.task) then
+    perform stratum.fail_job(job_id, coalesce(job.error, '{"code": "INTERNAL_ERROR", "message": "The provisioner ended while it did this, again and again. See its log."}'), true);
+    return null;
+  end if;
+  update jobs j set status = 'running', attempts = j.attempts + 1, started_at = now(), finished_at = null
+  where j.id = job_id and j.status in ('queued', 'running') returning * into job;
+  if not found then return null; end if;
+  return jsonb_build_object('id', job.id, 'task', job.task, 'tenant_id', job.tenant_id, 'payload', job.payload,
+    'attempt', job.attempts, 'maximum_attempts', stratum.maximum_attempts(job.task));
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.stored_config_digest(keys jsonb)
  RETURNS text
@@ -2282,6 +3403,35 @@ begin
     'suspended', '{active}', 'tenant.suspended');
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.switch_isolation(change_id uuid, keep_for interval)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  c isolation_changes;
+  t tenants;
+begin
+  update isolation_changes m set phase = 'done', finished_at = clock_timestamp(), source_kept_until = clock_timestamp() + keep_for
+  where m.id = change_id and m.finished_at is null returning * into strict c;
+  update tenants set isolation_strategy = c.to_strategy, isolation_name = c.to_name, updated_at = now() where id = c.tenant_id returning * into strict t;
+  perform stratum.enqueue('drop_place', c.tenant_id, jsonb_build_object('change_id', c.id), c.source_kept_until);
+  perform stratum.record(stratum.provisioner(), t.id, 'tenant.isolation_changed', stratum.resource('tenant', t.id),
+    stratum.isolation_json(c.from_strategy, c.from_name), stratum.isolation_json(c.to_strategy, c.to_name) || jsonb_build_object('job_id', c.job_id),
+    jsonb_build_array(jsonb_build_array('subtree', t.path), jsonb_build_array('host', t.slug)));
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.sync_database_routes()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  perform stratum.enqueue('sync_route', c.id, '{}') from changed c
+  where c.isolation_strategy = 'DB_PER_TENANT' and exists (select from previous p where p.id = c.id and (p.status, p.isolation_strategy) <> (c.status, c.isolation_strategy));
+  return null;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.sync_routes()
  RETURNS trigger
  LANGUAGE plpgsql
@@ -2322,6 +3472,33 @@ begin
   if not found then perform stratum.fail('TENANT_SLUG_TAKEN', jsonb_build_object('slug', wanted)); end if;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.take_up_isolation_change(change_id uuid)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  c isolation_changes;
+  t tenants;
+  other uuid;
+begin
+  select * into c from isolation_changes where id = change_id;
+  if not found then return null; end if;
+  select * into strict t from tenants where id = c.tenant_id for no key update;
+  select * into strict c from isolation_changes where id = change_id for update;
+  if c.phase = 'failed' then
+    select o.job_id into other from isolation_changes o where o.tenant_id = t.id and o.finished_at is null;
+    if found then perform stratum.fail('ISOLATION_CHANGE_RUNNING', jsonb_build_object('job_id', other)); end if;
+    update isolation_changes set phase = 'preparing', progress = '{}', error = null, finished_at = null where id = change_id returning * into c;
+  end if;
+  -- its target may be the tenant's place by now, and is not to be cleared
+  if c.finished_at is null and (t.isolation_strategy, t.isolation_name) is distinct from (c.from_strategy, c.from_name) then
+    update isolation_changes set phase = 'cancelled', finished_at = now() where id = change_id;
+    return null;
+  end if;
+  return to_jsonb(c) || jsonb_build_object('routing_version', (select r.routing_version from stratum_guard.route r where r.tenant_id = t.id));
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.tenant_json(t stratum.tenants)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -2358,6 +3535,20 @@ begin
   return (select t.id from tenants t where t.slug = given);
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.tenant_of_external_id(named text, given text, issuer_path stratum.ltree)
+ RETURNS uuid
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select e.tenant_id from tenant_external_ids e
+    join tenants t on t.id = e.tenant_id left join tenants mapper on mapper.id = e.reach_tenant_id
+    where e.issuer = named and e.external_id = given
+      and stratum.within(t.path, issuer_path) and stratum.within(issuer_path, mapper.path));
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.tenant_view(t stratum.tenants, reach stratum.ltree)
  RETURNS jsonb
  LANGUAGE sql
@@ -2377,6 +3568,9 @@ declare
   issuer_path ltree;
   bound record;
 begin
+  if token ->> 'issuer_id' is not null and not exists (select from issuers i where i.id = (token ->> 'issuer_id')::uuid) then
+    perform stratum.fail('ISSUER_OUTDATED', jsonb_build_object('issuer_id', token -> 'issuer_id'));
+  end if;
   if token ->> 'issuer_tenant_id' is not null then
     select t.path into issuer_path from tenants t where t.id = (token ->> 'issuer_tenant_id')::uuid;
     if not found then
@@ -2386,13 +3580,14 @@ begin
     perform stratum.fail('TOKEN_INVALID', '{"reason": "it names no tenant and its issuer is bound to none"}');
   end if;
   select t.id, t.path, t.status into bound from tenants t
-  where t.id = coalesce(stratum.tenant_named(token ->> 'tenant'),
+  where t.id = coalesce(stratum.tenant_of_external_id(token ->> 'issuer', token ->> 'tenant', issuer_path),
+                        stratum.tenant_named(token ->> 'tenant'),
                         case when token ->> 'tenant' is null then (token ->> 'issuer_tenant_id')::uuid end);
   if bound.id is null and token ->> 'tenant' is not null or not stratum.within(bound.path, issuer_path) then
     perform stratum.fail('TOKEN_INVALID', '{"reason": "it names no tenant that its issuer may speak for"}');
   end if;
   perform stratum.require_resolvable(bound.status);
-  return jsonb_build_object('type', 'token', 'id', token ->> 'subject', 'issuer', token ->> 'issuer',
+  return jsonb_build_object('type', 'token', 'id', token ->> 'subject', 'issuer', token ->> 'issuer', 'issuer_id', token ->> 'issuer_id',
     'tenant_id', bound.id, 'top', bound.id, 'path', bound.path, 'scopes', token -> 'scopes');
 end $function$;
 
@@ -2437,6 +3632,23 @@ begin
   return jsonb_build_object(
     'data', (select coalesce(jsonb_agg(stratum.tenant_json(r) order by r.path), '[]') from unnest(rows[:wanted]) as r),
     'next', case when cardinality(rows) > wanted then jsonb_build_array(rows[wanted].id) end);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.trim_changes(keep interval)
+ RETURNS bigint
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  trimmed bigint;
+  up_to xid8;
+begin
+  with gone as (delete from changes c where c.created_at < now() - keep returning c.xid)
+  select count(*), max(g.xid) into trimmed, up_to from gone g;
+  if up_to is not null then
+    update installation set changes_trimmed_to = greatest(changes_trimmed_to, up_to);
+  end if;
+  return trimmed;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.update_permission(actor jsonb, input jsonb)
@@ -2498,6 +3710,49 @@ AS $function$
   from (select (extract(epoch from clock_timestamp()) * 1000000)::bigint as microseconds) as now
 $function$;
 
+CREATE OR REPLACE FUNCTION stratum.verify_domain(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize('verify_domain', actor, input);
+  t tenants := stratum.lock_active_tenant(who, (input ->> 'id')::uuid, 'an active tenant');
+  old custom_domains;
+  new custom_domains;
+begin
+  perform stratum.lock_chain(t.id);
+  old := stratum.lock_domain(t.id, input ->> 'domain');
+  if input ->> 'proven' is null then perform stratum.fail('DNS_UNAVAILABLE', input -> 'evidence'); end if;
+  if not (input ->> 'proven')::boolean then perform stratum.fail('DOMAIN_NOT_VERIFIED', input -> 'evidence'); end if;
+  if old.verified_at is not null and old.missing_since is null then return stratum.domain_json(old); end if;
+  begin
+    -- waits for whoever verifies the same domain at the same time
+    update custom_domains d set verified_at = coalesce(old.verified_at, now()), checked_at = now(), missing_since = null
+    where d.tenant_id = old.tenant_id and d.domain = old.domain returning * into new;
+  exception when unique_violation then
+    perform stratum.fail('DOMAIN_TAKEN', jsonb_build_object('domain', old.domain));
+  end;
+  perform stratum.record(who, t.id, 'domain.verified', stratum.domain_resource(new), stratum.domain_json(old), stratum.domain_json(new),
+    stratum.domain_feed(new));
+  return stratum.domain_json(new);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.visit_tenant(actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SECURITY DEFINER
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.narrow(stratum.principal(actor), actor -> 'named');
+begin
+  if who ->> 'top' is null then perform stratum.fail('TENANT_NOT_FOUND'); end if;
+  return stratum.context_json(who, (who ->> 'top')::uuid)
+    || case when (input ->> 'keep')::boolean then stratum.keeping(who, (who ->> 'top')::uuid) else '{}' end;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.within(p stratum.ltree, r stratum.ltree)
  RETURNS boolean
  LANGUAGE sql
@@ -2541,6 +3796,7 @@ end $function$;
 
 CREATE TRIGGER check_tree_on_insert AFTER INSERT ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.check_tree();
 CREATE TRIGGER check_tree_on_update AFTER UPDATE ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.check_tree();
+CREATE TRIGGER sync_database_routes AFTER UPDATE ON stratum.tenants REFERENCING OLD TABLE AS previous NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.sync_database_routes();
 CREATE TRIGGER sync_routes_on_insert AFTER INSERT ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.sync_routes();
 CREATE TRIGGER sync_routes_on_update AFTER UPDATE ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.sync_routes();
 
@@ -2550,11 +3806,17 @@ grant execute on function stratum.archive_tenant(jsonb,jsonb) to stratum_control
 grant execute on function stratum.authenticate(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.batch_create_tenants(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.batch_set_config(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.cancel_job(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.compute_drift(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.create_api_key(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.create_domain(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.create_issuer(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.create_permission(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.create_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.delete_config(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.delete_domain(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.delete_external_id(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.delete_issuer(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.delete_permission(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.delete_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.diff_config(jsonb,jsonb) to stratum_control;
@@ -2569,6 +3831,7 @@ grant execute on function stratum.get_config_inheritance(jsonb,jsonb) to stratum
 grant execute on function stratum.get_context(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_descendants(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_health(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.get_job(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_root(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.get_tenant_by_slug(jsonb,jsonb) to stratum_control;
@@ -2576,21 +3839,34 @@ grant execute on function stratum.get_tenant_context(jsonb,jsonb) to stratum_con
 grant execute on function stratum.get_tenant_counts(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.list_api_keys(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.list_config_definitions(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.list_domains(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.list_external_ids(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.list_isolation_changes(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.list_issuers(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.list_jobs(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.list_tenants(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.migrate_isolation(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.move_tenant(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.purge_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.put_config_definitions(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.read_changes(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.read_config_definitions(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.read_issuer(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.read_stored_config(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.reorder_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.resolve(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.resolve_config(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.resolve_permissions(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.resume_tenant(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.retry_job(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.revoke_api_key(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.run_if_match(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.run_once(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.set_config(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.set_external_id(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.suspend_tenant(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.update_permission(jsonb,jsonb) to stratum_control;
 grant execute on function stratum.update_tenant(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.verify_domain(jsonb,jsonb) to stratum_control;
+grant execute on function stratum.visit_tenant(jsonb,jsonb) to stratum_control;
 grant usage on schema stratum to stratum_control;

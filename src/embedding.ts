@@ -1,5 +1,6 @@
 /** What the embedded class stands on: how it is made, who it says did something, how a call becomes input. */
 import { ApiKeySecrets } from './auth/api-keys.ts'
+import { DomainProofs } from './auth/domain-proofs.ts'
 import { TokenVerifier } from './auth/tokens.ts'
 import type { Actor, Credential } from './core/actor.ts'
 import type { Endpoint } from './core/endpoint.ts'
@@ -12,6 +13,8 @@ import { type PoolLike, postgresDatabase } from './db/postgres.ts'
 import { ConfigDefinitions } from './features/config/definitions.ts'
 import { endpoints } from './features/endpoints.ts'
 import type { Services } from './features/operation.ts'
+import { dnsOverHttps, type TxtResolver } from './resolver/dns.ts'
+import { canonicalHost } from './resolver/identify.ts'
 
 /** How to make a {@link Stratum}: over which connection, with which keys. */
 export interface StratumOptions {
@@ -29,6 +32,12 @@ export interface StratumOptions {
   apiKeySecrets?: string
   /** What new API keys begin with. Default `sk_live_`. */
   apiKeyPrefix?: 'sk_live_' | 'sk_test_'
+  /** The service's own domains, of which and below which no tenant may claim one. Default: the variable STRATUM_BASE_DOMAINS. */
+  baseDomains?: readonly string[]
+  /** Further hosts of the service that no tenant may claim. Default: the variable STRATUM_API_HOSTS. */
+  apiHosts?: readonly string[]
+  /** Where the records of custom domains are looked up. Default: DNS over HTTPS at the variable STRATUM_DNS_URL, else Cloudflare's resolver. */
+  dns?: TxtResolver
 }
 
 /** Who did it, for the audit trail; the embedding process vouches for it. */
@@ -91,15 +100,28 @@ function openDatabase({ pool, databaseUrl, neonEndpoint }: StratumOptions): Data
   throw stratumError('CONFIGURATION_INVALID', { reason: 'Give new Stratum() either a pool or a databaseUrl.' })
 }
 
+/** Hosts as given, else of the environment, as they are compared. */
+const readHosts = (given: readonly string[] | undefined, variable: string) =>
+  (given ?? environment(variable)?.split(',') ?? []).flatMap((host) => canonicalHost(host) ?? [])
+
 /** What the operations of an embedded class work with. */
-export const openServices = (options: StratumOptions): Services => ({
-  db: openDatabase(options),
-  secrets: new Secrets(readRing(options.masterKeys, 'STRATUM_MASTER_KEYS', true)),
-  apiKeys: new ApiKeySecrets(readRing(options.apiKeySecrets, 'STRATUM_API_KEY_SECRETS', false), options.apiKeyPrefix),
-  tokens: new TokenVerifier([]),
-  hosts: { baseDomains: [], apiHosts: [], pathPrefix: '/t' },
-  definitions: new ConfigDefinitions(),
-})
+export const openServices = (options: StratumOptions): Services => {
+  const apiKeySecrets = readRing(options.apiKeySecrets, 'STRATUM_API_KEY_SECRETS', false)
+  return {
+    db: openDatabase(options),
+    secrets: new Secrets(readRing(options.masterKeys, 'STRATUM_MASTER_KEYS', true)),
+    apiKeys: new ApiKeySecrets(apiKeySecrets, options.apiKeyPrefix),
+    tokens: new TokenVerifier([]),
+    hosts: {
+      baseDomains: readHosts(options.baseDomains, 'STRATUM_BASE_DOMAINS'),
+      apiHosts: readHosts(options.apiHosts, 'STRATUM_API_HOSTS'),
+      pathPrefix: '/t',
+    },
+    domainProofs: new DomainProofs(apiKeySecrets),
+    dns: options.dns ?? dnsOverHttps({ url: environment('STRATUM_DNS_URL') }),
+    definitions: new ConfigDefinitions(),
+  }
+}
 
 /** Who asks: the embedding process, in the name of whom it says, or who presented a credential. */
 export function actorOf(audit: AuditActor, credential?: Credential): Actor {

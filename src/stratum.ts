@@ -18,7 +18,12 @@ import {
 } from './embedding.ts'
 import type { ConfigDefinition, ConfigDrift, ConfigEntry } from './features/config/contract.ts'
 import { type Principal, Principal as PrincipalSchema, type TenantContext } from './features/context/contract.ts'
+import type { CustomDomain } from './features/domains/contract.ts'
 import { endpoints } from './features/endpoints.ts'
+import type { ExternalId } from './features/external-ids/contract.ts'
+import type { IsolationChange } from './features/isolation/contract.ts'
+import type { Issuer } from './features/issuers/contract.ts'
+import type { Job } from './features/jobs/contract.ts'
 import type { ApiKey } from './features/keys/contract.ts'
 import type { Services } from './features/operation.ts'
 import { operationFor } from './features/operations.ts'
@@ -129,6 +134,24 @@ export class Stratum {
   /** Archive an active or suspended tenant; with `cascade` every active one below too. */
   archiveTenant(id: string, options: CascadeOptions = {}, audit?: AuditActor): Promise<Tenant> {
     return this.#run(endpoints.archiveTenant, { ...options, id }, audit)
+  }
+  /**
+   * Erase a tenant for ever, in whatever state; with `subtree` all below it too. Its rows in the data plane go by the
+   * jobs that are answered.
+   */
+  purgeTenant(id: string, options: { subtree?: boolean } = {}, audit?: AuditActor): Promise<OutputOf<typeof endpoints.purgeTenant>> {
+    return this.#run(endpoints.purgeTenant, { ...options, id }, audit)
+  }
+  /**
+   * Change how a tenant is isolated, while it works. The job `job_id` does it.
+   * @throws ISOLATION_UNCHANGED, ISOLATION_CHANGE_RUNNING, TENANT_INVALID_STATE, PROVISIONING_UNAVAILABLE, DATABASE_LIMIT_REACHED
+   */
+  migrateIsolation(id: string, strategy: IsolationChange['to_strategy'], audit?: AuditActor): Promise<IsolationChange> {
+    return this.#run(endpoints.migrateIsolation, { id, isolation_strategy: strategy }, audit)
+  }
+  /** The changes of how a tenant is isolated, newest first, a page at a time. */
+  listIsolationChanges(id: string, options: { limit?: number; cursor?: string } = {}): Promise<Page<IsolationChange>> {
+    return this.#run(endpoints.listIsolationChanges, { ...options, id })
   }
   /** Put a tenant at a place among its siblings, counted from 0. */
   reorderTenant(id: string, position: number, audit?: AuditActor): Promise<Tenant> {
@@ -291,6 +314,52 @@ export class Stratum {
     return operationFor(endpoint).run(this.#services, actorOf(audit), parsed, { ifMatch: version })
   }
 
+  // custom domains
+
+  /** Claim a domain for a tenant; `txt_name` and `txt_value` are the record that proves it. */
+  createDomain(tenantId: string, domain: string, audit?: AuditActor): Promise<CustomDomain> {
+    return this.#run(endpoints.createDomain, { id: tenantId, domain }, audit)
+  }
+  /** The domains that a tenant claims, verified or not, a page at a time. */
+  listDomains(tenantId: string, options: { limit?: number; cursor?: string } = {}): Promise<Page<CustomDomain>> {
+    return this.#run(endpoints.listDomains, { ...options, id: tenantId })
+  }
+  /** Look for the record of a claim: with it the domain names the tenant. @throws DOMAIN_NOT_VERIFIED, DOMAIN_TAKEN, DNS_UNAVAILABLE */
+  verifyDomain(tenantId: string, domain: string, audit?: AuditActor): Promise<CustomDomain> {
+    return this.#run(endpoints.verifyDomain, { id: tenantId, domain }, audit)
+  }
+  /** Give up a claim. */
+  async deleteDomain(tenantId: string, domain: string, audit?: AuditActor): Promise<void> {
+    await this.#run(endpoints.deleteDomain, { id: tenantId, domain }, audit)
+  }
+
+  // issuers
+
+  /** Trust the tokens of an issuer; without `tenant_id` it is bound to no tenant. @throws ISSUER_EXISTS */
+  createIssuer(issuer: CallOf<typeof endpoints.createIssuer>, audit?: AuditActor): Promise<Issuer> {
+    return this.#run(endpoints.createIssuer, issuer, audit)
+  }
+  /** The stored issuers, newest first, a page at a time. */
+  listIssuers(options: { limit?: number; cursor?: string } = {}): Promise<Page<Issuer>> {
+    return this.#run(endpoints.listIssuers, options)
+  }
+  /** Trust the tokens of an issuer no longer, at once. */
+  async deleteIssuer(id: string, audit?: AuditActor): Promise<void> {
+    await this.#run(endpoints.deleteIssuer, { id }, audit)
+  }
+  /** Say what the tokens of an issuer call a tenant. @throws EXTERNAL_ID_TAKEN */
+  setExternalId(tenantId: string, mapping: { issuer: string; external_id: string }, audit?: AuditActor): Promise<ExternalId> {
+    return this.#run(endpoints.setExternalId, { ...mapping, id: tenantId }, audit)
+  }
+  /** What issuers call a tenant. */
+  async listExternalIds(tenantId: string): Promise<ExternalId[]> {
+    return (await this.#run(endpoints.listExternalIds, { id: tenantId })).data
+  }
+  /** Let an issuer call a tenant by this no longer. */
+  async deleteExternalId(tenantId: string, mapping: { issuer: string; external_id: string }, audit?: AuditActor): Promise<void> {
+    await this.#run(endpoints.deleteExternalId, { ...mapping, id: tenantId }, audit)
+  }
+
   // API keys
 
   /** Create an API key; null makes a global one. The answer is the only time `key` is shown. */
@@ -325,5 +394,24 @@ export class Stratum {
   /** Get an API key by id. */
   getApiKey(id: string): Promise<ApiKey> {
     return this.#run(endpoints.getApiKey, { id })
+  }
+
+  // jobs
+
+  /** What the provisioner has to do and has done, newest first, a page at a time. */
+  listJobs(options: { tenant_id?: string; status?: Job['status']; limit?: number; cursor?: string } = {}): Promise<Page<Job>> {
+    return this.#run(endpoints.listJobs, options)
+  }
+  /** How a job stands, how far it is, and why it failed. */
+  getJob(id: string): Promise<Job> {
+    return this.#run(endpoints.getJob, { id })
+  }
+  /** Try a failed job again, or one that waits for its next try at once. @throws JOB_INVALID_STATE for any other */
+  retryJob(id: string, audit?: AuditActor): Promise<Job> {
+    return this.#run(endpoints.retryJob, { id }, audit)
+  }
+  /** Call off the making of a place before it begins, or a change of isolation before its cutover. @throws JOB_INVALID_STATE for any other */
+  cancelJob(id: string, audit?: AuditActor): Promise<Job> {
+    return this.#run(endpoints.cancelJob, { id }, audit)
   }
 }

@@ -1,40 +1,47 @@
 /** The Cloudflare Worker: read the environment, wire the parts, serve. */
-import { ApiKeySecrets } from '../src/auth/api-keys.ts'
-import { TokenVerifier } from '../src/auth/tokens.ts'
 import { StratumError } from '../src/core/errors.ts'
-import { Secrets } from '../src/crypto/envelope.ts'
-import { neonDatabase } from '../src/db/neon.ts'
-import { ConfigDefinitions } from '../src/features/config/definitions.ts'
+import { resolveArrivals } from '../src/gateway/resolve.ts'
 import { createApp } from '../src/http/app.ts'
+import { type PlatformLimiter, RateLimiter } from '../src/http/rate-limit.ts'
 import { VERSION } from '../src/version.ts'
 import { parseEnvironment } from './env.ts'
+import { gatewayOf } from './gateway.ts'
+import { openServices } from './services.ts'
+
+type Context = Parameters<ReturnType<typeof createApp>['fetch']>[2]
 
 function build(env: Record<string, unknown>) {
   const settings = parseEnvironment(env)
-  return createApp({
-    services: {
-      db: neonDatabase(settings.DATABASE_URL, { endpoint: settings.NEON_ENDPOINT }),
-      secrets: new Secrets(settings.masterKeys),
-      apiKeys: new ApiKeySecrets(settings.apiKeySecrets, settings.STRATUM_API_KEY_PREFIX),
-      tokens: new TokenVerifier(settings.issuers),
-      hosts: { baseDomains: settings.STRATUM_BASE_DOMAINS, apiHosts: settings.STRATUM_API_HOSTS, pathPrefix: settings.STRATUM_PATH_PREFIX },
-      definitions: new ConfigDefinitions(),
-    },
+  const services = openServices(settings)
+  const log = (line: { level: string }) => {
+    if (settings.STRATUM_LOG === 'requests' || (settings.STRATUM_LOG === 'errors' && line.level === 'error')) console.log(JSON.stringify(line))
+  }
+  const limiter = new RateLimiter({
+    principal: settings.STRATUM_PRINCIPAL_LIMIT,
+    tenant: settings.STRATUM_TENANT_LIMIT,
+    refused: settings.STRATUM_REFUSED_LIMIT,
+    platform: { principal: env['PRINCIPAL_RATE_LIMITER'] as PlatformLimiter | undefined, tenant: env['TENANT_RATE_LIMITER'] as PlatformLimiter | undefined },
+  })
+  const gateway = gatewayOf(env, settings, { hosts: services.hosts, resolve: resolveArrivals(services, limiter), log })
+  const app = createApp({
+    services,
     corsOrigins: settings.STRATUM_CORS_ORIGINS,
-    log: (line) => {
-      if (settings.STRATUM_LOG === 'requests' || (settings.STRATUM_LOG === 'errors' && line.level === 'error')) console.log(JSON.stringify(line))
-    },
+    limiter,
+    log,
     version: VERSION,
   })
+  if (gateway === null) return (request: Request, context?: Context) => app.fetch(request, env, context)
+  return async (request: Request, context?: Context) =>
+    (await gateway(request, { waitUntil: (work) => context?.waitUntil(work) })) ?? app.fetch(request, env, context)
 }
 
-let app: ReturnType<typeof build> | undefined
+let serve: ReturnType<typeof build> | undefined
 
 /** Built at the first request of an isolate; a misconfigured one says why in the log and to nobody else. */
-function appFor(env: Record<string, unknown>) {
+function serverFor(env: Record<string, unknown>) {
   try {
-    app ??= build(env)
-    return app
+    serve ??= build(env)
+    return serve
   } catch (error) {
     if (!(error instanceof StratumError)) throw error
     console.error(JSON.stringify({ level: 'error', code: error.code, message: error.message }))
@@ -49,5 +56,5 @@ const notConfigured = () =>
   )
 
 export default {
-  fetch: (request: Request, env: Record<string, unknown>) => appFor(env)?.fetch(request) ?? notConfigured(),
+  fetch: (request: Request, env: Record<string, unknown>, context?: Context) => serverFor(env)?.(request, context) ?? notConfigured(),
 }

@@ -113,20 +113,23 @@ begin
   end if;
 end $$;
 --> statement-breakpoint
--- Why a role is not fit for tenants' batches, or null. Asked once for a connection, not in each batch.
+-- Why a role is not fit for tenants' batches, or null. Asked once for a connection, not in each batch. What a role may
+-- become by SET ROLE counts like itself.
 create or replace function stratum_guard.role_problem() returns text
 language plpgsql stable as $$
 declare
   owned text;
 begin
-  if exists (select from pg_catalog.pg_roles r where r.rolname in (current_user, session_user) and (r.rolsuper or r.rolbypassrls)) then
+  if exists (select from pg_catalog.pg_roles r where (r.rolsuper or r.rolbypassrls) and pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER')) then
     return 'it bypasses row security';
   end if;
   select p.polrelid::pg_catalog.regclass::text into owned
   from pg_catalog.pg_policy p join pg_catalog.pg_class c on c.oid = p.polrelid
   where p.polname = 'tenant_isolation' and pg_catalog.pg_has_role(session_user, c.relowner, 'MEMBER') limit 1;
   if owned is not null then return pg_catalog.format('it owns %s and could drop its policy', owned); end if;
-  if pg_catalog.to_regnamespace('stratum') is not null and pg_catalog.has_schema_privilege(session_user, 'stratum', 'USAGE') then
+  if pg_catalog.to_regnamespace('stratum') is not null and exists (
+    select from pg_catalog.pg_roles r
+    where pg_catalog.pg_has_role(session_user, r.oid, 'MEMBER') and pg_catalog.has_schema_privilege(r.oid, 'stratum', 'USAGE')) then
     return 'it may use the control plane''s schema';
   end if;
   return null;

@@ -37,14 +37,18 @@ begin
     'top', found_key.tenant_id, 'path', found_key.path, 'scopes', to_jsonb(found_key.scopes), 'expires_at', found_key.expires_at);
 end $$;
 --> statement-breakpoint
--- A token was verified before it came here. Its tenant claim must lie within what its issuer is bound to;
--- without a claim it reaches the issuer's tenant, and everything only if the issuer is global.
+-- A token was verified before it came here, by a stored issuer that must still stand. Its tenant claim is what the
+-- issuer calls a tenant, else an id or slug: in this order, as anybody may take a slug that an issuer uses. It must lie
+-- within what the issuer is bound to; without a claim the token reaches that, and everything only if the issuer is global.
 create or replace function stratum.token_principal(token jsonb) returns jsonb
 language plpgsql stable set search_path = stratum, pg_temp as $$
 declare
   issuer_path ltree;
   bound record;
 begin
+  if token ->> 'issuer_id' is not null and not exists (select from issuers i where i.id = (token ->> 'issuer_id')::uuid) then
+    perform stratum.fail('ISSUER_OUTDATED', jsonb_build_object('issuer_id', token -> 'issuer_id'));
+  end if;
   if token ->> 'issuer_tenant_id' is not null then
     select t.path into issuer_path from tenants t where t.id = (token ->> 'issuer_tenant_id')::uuid;
     if not found then
@@ -54,13 +58,14 @@ begin
     perform stratum.fail('TOKEN_INVALID', '{"reason": "it names no tenant and its issuer is bound to none"}');
   end if;
   select t.id, t.path, t.status into bound from tenants t
-  where t.id = coalesce(stratum.tenant_named(token ->> 'tenant'),
+  where t.id = coalesce(stratum.tenant_of_external_id(token ->> 'issuer', token ->> 'tenant', issuer_path),
+                        stratum.tenant_named(token ->> 'tenant'),
                         case when token ->> 'tenant' is null then (token ->> 'issuer_tenant_id')::uuid end);
   if bound.id is null and token ->> 'tenant' is not null or not stratum.within(bound.path, issuer_path) then
     perform stratum.fail('TOKEN_INVALID', '{"reason": "it names no tenant that its issuer may speak for"}');
   end if;
   perform stratum.require_resolvable(bound.status);
-  return jsonb_build_object('type', 'token', 'id', token ->> 'subject', 'issuer', token ->> 'issuer',
+  return jsonb_build_object('type', 'token', 'id', token ->> 'subject', 'issuer', token ->> 'issuer', 'issuer_id', token ->> 'issuer_id',
     'tenant_id', bound.id, 'top', bound.id, 'path', bound.path, 'scopes', token -> 'scopes');
 end $$;
 --> statement-breakpoint
@@ -76,6 +81,8 @@ begin
   case credential ->> 'type'
     when 'api_key' then who := stratum.api_key_principal(credential -> 'hashes');
     when 'token' then who := stratum.token_principal(credential);
+    -- holds no scope, so no operation is for it
+    when 'visitor' then who := '{"type": "visitor", "id": null, "tenant_id": null, "top": null, "path": null, "scopes": []}';
     when 'embedded' then
       who := jsonb_build_object('type', credential ->> 'actor_type', 'id', credential ->> 'actor_id',
         'tenant_id', null, 'top', null, 'path', null, 'scopes', '["admin"]'::jsonb);
@@ -98,6 +105,9 @@ begin
     if part ->> 'source' = 'subdomain' then
       select t.id into found_id from tenants t
       where t.slug = replace(part ->> 'tenant', '-', '_') and stratum.subdomain(t.slug) = part ->> 'tenant';
+    elsif part ->> 'source' = 'domain' then
+      -- a claim is nobody's word but its own: only the verified one names a tenant
+      select d.tenant_id into found_id from custom_domains d where d.domain = part ->> 'tenant' and d.verified_at is not null;
     else
       found_id := stratum.tenant_named(part ->> 'tenant');
     end if;
@@ -161,6 +171,18 @@ begin
       select k.id, t.path into target from api_keys k left join tenants t on t.id = k.tenant_id where k.id = named::uuid;
       if not found or reach is not null and (target.path is null or not stratum.within(target.path, reach)) then
         perform stratum.fail('API_KEY_NOT_FOUND');
+      end if;
+      at_the_top := target.path is null;
+    when 'issuer' then
+      select i.id, t.path into target from issuers i left join tenants t on t.id = i.tenant_id where i.id = named::uuid;
+      if not found or reach is not null and (target.path is null or not stratum.within(target.path, reach)) then
+        perform stratum.fail('ISSUER_NOT_FOUND');
+      end if;
+      at_the_top := target.path is null;
+    when 'job' then
+      select j.id, t.path into target from jobs j left join tenants t on t.id = j.tenant_id where j.id = named::uuid;
+      if not found or reach is not null and (target.path is null or not stratum.within(target.path, reach)) then
+        perform stratum.fail('JOB_NOT_FOUND');
       end if;
       at_the_top := target.path is null;
   end case;

@@ -31,7 +31,7 @@ declare
   salt text := replace(gen_random_uuid()::text, '-', '');
   payload text := jsonb_build_object(
     'action', action, 'resource', resource, 'before', before, 'after', after, 'at', stratum.iso(clock_timestamp()),
-    'actor', stratum.principal_json(who) || jsonb_build_object('acting_as', who -> 'acting_as', 'issuer', who -> 'issuer'),
+    'actor', stratum.principal_json(who) || jsonb_build_object('acting_as', who -> 'acting_as', 'issuer', who -> 'issuer', 'issuer_id', who -> 'issuer_id'),
     'request_id', who -> 'request_id', 'source_ip', who -> 'source_ip')::text;
   payload_hash text := stratum.sha256_hex(salt || payload);
   head record;

@@ -123,22 +123,23 @@ language plpgsql volatile set search_path = stratum, pg_temp as $$
 declare
   created tenants;
   new_id uuid := stratum.uuid_v7();
+  strategy text := spec ->> 'isolation_strategy';
   new_number bigint := nextval('stratum.tenants_number_seq');
 begin
-  if spec ->> 'isolation_strategy' <> 'SHARED_RLS' then
-    perform stratum.fail('PROVISIONING_UNAVAILABLE', jsonb_build_object('isolation_strategy', spec -> 'isolation_strategy'));
-  end if;
+  perform stratum.require_provisioning(strategy);
   perform stratum.require_depth(coalesce(nlevel(parent.path), 0) + 1);
   perform stratum.require_size('metadata', spec -> 'metadata', 16384);
   perform stratum.take_slug(spec ->> 'slug', new_id);
-  insert into tenants (id, number, parent_id, path, slug, name, isolation_strategy, metadata, sort_order)
+  insert into tenants (id, number, parent_id, path, slug, name, isolation_strategy, isolation_name, provisioning_status, metadata, sort_order)
   values (new_id, new_number, parent.id, coalesce(parent.path, ''::ltree) || text2ltree(to_hex(new_number)),
-    spec ->> 'slug', spec ->> 'name', spec ->> 'isolation_strategy', spec -> 'metadata', stratum.last_place(parent.id))
+    spec ->> 'slug', spec ->> 'name', strategy, stratum.isolation_name_for(strategy, spec ->> 'slug', new_id),
+    case strategy when 'SHARED_RLS' then 'ready' else 'pending' end, spec -> 'metadata', stratum.last_place(parent.id))
   returning * into created;
   insert into audit_heads (tenant_id) values (created.id);
   insert into tenant_places (tenant_id, parent_id, since) values (created.id, created.parent_id, created.created_at);
   perform stratum.record(who, created.id, 'tenant.created', stratum.resource('tenant', created.id), null, stratum.tenant_json(created),
     jsonb_build_array(jsonb_build_array('host', created.slug)));
+  if strategy <> 'SHARED_RLS' then perform stratum.enqueue('provision_tenant', created.id, '{}'); end if;
   return created;
 end $$;
 --> statement-breakpoint

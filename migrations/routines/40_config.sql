@@ -178,6 +178,8 @@ begin
   from jsonb_each(config) as e where e.value ? 'sealed';
   if revealed is not null then
     perform stratum.lock_chain(t.id);
+    -- to the chain of one that was purged while this waited nothing is added
+    if not exists (select from tenants where id = t.id) then perform stratum.fail('TENANT_NOT_FOUND'); end if;
     perform stratum.append_audit(who, t.id, 'config.revealed', stratum.resource('tenant', t.id), null, jsonb_build_object('secrets', revealed));
   end if;
   return jsonb_build_object('config', config);

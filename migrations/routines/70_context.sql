@@ -15,6 +15,16 @@ begin
     || case when who -> 'acting_as' is null then '{}' else jsonb_build_object('acting_as', who -> 'acting_as') end;
 end $$;
 --> statement-breakpoint
+-- Of a context that the process is to keep: what it hangs on besides the names that were asked for. `who` is who asks;
+-- `principal` its API key, `until` the expiry of that, `feed` where the change feed stood.
+create or replace function stratum.keeping(who jsonb, tenant_id uuid) returns jsonb
+language plpgsql stable set search_path = stratum, pg_temp as $$
+begin
+  return jsonb_build_object('keeping', jsonb_build_object(
+    'path', (select t.path::text from tenants t where t.id = keeping.tenant_id), 'until', who -> 'expires_at',
+    'principal', case who ->> 'type' when 'api_key' then who -> 'id' end, 'feed', stratum.feed_position()));
+end $$;
+--> statement-breakpoint
 -- The caller's own context: the tenant its request was sent to, else the one it is bound to.
 create or replace function stratum.get_context(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
@@ -23,7 +33,19 @@ declare
   tenant_id uuid := (who ->> 'top')::uuid;
 begin
   if tenant_id is null then perform stratum.fail('TENANT_REQUIRED'); end if;
-  return stratum.context_json(who, tenant_id);
+  return stratum.context_json(who, tenant_id) || case when (input ->> 'keep')::boolean then stratum.keeping(who, tenant_id) else '{}' end;
+end $$;
+--> statement-breakpoint
+-- The context of the tenant that a host names, for a visitor: nobody known, who reaches nothing else. Callable without
+-- a credential, as the gateway asks for every request that it forwards.
+create or replace function stratum.visit_tenant(actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.narrow(stratum.principal(actor), actor -> 'named');
+begin
+  if who ->> 'top' is null then perform stratum.fail('TENANT_NOT_FOUND'); end if;
+  return stratum.context_json(who, (who ->> 'top')::uuid)
+    || case when (input ->> 'keep')::boolean then stratum.keeping(who, (who ->> 'top')::uuid) else '{}' end;
 end $$;
 --> statement-breakpoint
 -- The context of a tenant within reach, whatever its status.
@@ -44,6 +66,7 @@ declare
   who jsonb := stratum.authorize('resolve', actor, input);
   reach ltree := (who ->> 'path')::ltree;
   named uuid := stratum.agreed_tenant(input -> 'named', reach);
+  asker jsonb := who;
   bearer jsonb;
   fits boolean;
 begin
@@ -61,7 +84,7 @@ begin
   end if;
   -- never the caller's own tenant: what it asked about names none
   if named is null then perform stratum.fail('TENANT_REQUIRED'); end if;
-  return stratum.context_json(who, named);
+  return stratum.context_json(who, named) || case when (input ->> 'keep')::boolean then stratum.keeping(asker, named) else '{}' end;
 end $$;
 --> statement-breakpoint
 -- For admins: what the database is, and what it holds.

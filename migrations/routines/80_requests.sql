@@ -20,7 +20,9 @@ language plpgsql volatile security definer set search_path = stratum, pg_temp as
 declare
   -- Also of a replay: its answer is not for who may no longer ask.
   who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
-  asker text := jsonb_build_array(who -> 'type', who -> 'issuer', who -> 'id', who -> 'tenant_id')::text;
+  -- With a stored issuer by its id: a tenant may give its own the name of another's.
+  asker text := (jsonb_build_array(who -> 'type', who -> 'issuer', who -> 'id', who -> 'tenant_id')
+    || case when who ->> 'issuer_id' is null then '[]' else jsonb_build_array(who -> 'issuer_id') end)::text;
   earlier idempotency_keys;
   done jsonb;
 begin
@@ -37,10 +39,11 @@ begin
     select * into strict earlier from idempotency_keys k
     where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
     if earlier.input_hash <> input ->> 'input_hash' then perform stratum.fail('IDEMPOTENCY_KEY_REUSED'); end if;
-    return earlier.answer || '{"idempotent_replay": true}';
+    return earlier.answer - 'asked_of' || '{"idempotent_replay": true}';
   end if;
   done := stratum.run(input ->> 'operation', actor, input -> 'input');
-  update idempotency_keys k set answer = done
+  -- with the tenant that it is about, as not every answer names it: a purge erases these
+  update idempotency_keys k set answer = done || jsonb_build_object('asked_of', input -> 'input' -> 'id')
   where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
   return done;
 end $$;

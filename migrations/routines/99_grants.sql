@@ -24,7 +24,7 @@ begin
     for routine in
       select p.oid::regprocedure from pg_proc p
       where p.pronamespace = 'stratum'::regnamespace
-        and (p.proname in ('authenticate', 'run_once', 'dry_run', 'run_if_match', 'read_config_definitions', 'read_stored_config') or p.proname in (select name from stratum.operations))
+        and (p.proname in ('authenticate', 'run_once', 'dry_run', 'run_if_match', 'read_config_definitions', 'read_stored_config', 'read_changes', 'visit_tenant', 'read_issuer') or p.proname in (select name from stratum.operations))
     loop
       execute format('grant execute on function %s to %I', routine, control);
     end loop;

@@ -1,14 +1,11 @@
 /** What the claims of a verified token say, under the limits of its issuer. */
 import type { JWTPayload } from 'jose'
-import type { Credential } from '../core/actor.ts'
+import type { TokenCredential } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
 import type { StratumError } from '../core/errors.ts'
 import { unstorable } from '../core/json.ts'
 import { intersectScopes } from '../core/scopes.ts'
 import type { Issuer } from './issuers.ts'
-
-/** The credential of a verified token. */
-export type TokenCredential = Extract<Credential, { type: 'token' }>
 
 const MAXIMUM_NAME = 255
 
@@ -43,12 +40,16 @@ function scopesOf(claim: unknown): string[] {
   throw refused('its scopes are neither a text nor a list of texts')
 }
 
-/** @throws {TokenInvalidError} when a claim that matters is not of its form. */
-export function credentialOf(payload: JWTPayload, issuer: Issuer): TokenCredential {
+/**
+ * @param issuerId the id of a stored issuer
+ * @throws {TokenInvalidError} when a claim that matters is not of its form.
+ */
+export function credentialOf(payload: JWTPayload, issuer: Issuer, issuerId?: string): TokenCredential {
   const { scopes_claim, max_scopes } = issuer
   return {
     type: 'token',
     issuer: issuer.issuer,
+    ...(issuerId === undefined ? {} : { issuer_id: issuerId }),
     subject: nameOf(claimAt(payload, 'sub'), 'subject'),
     tenant: nameOf(claimAt(payload, issuer.tenant_claim), 'tenant'),
     issuer_tenant_id: issuer.tenant_id,

@@ -1,31 +1,14 @@
-/** The issuers whose tokens are trusted, as the environment lists them. */
+/** The issuers whose tokens are trusted: what the environment lists, and what each must be like wherever it is kept. */
 import * as z from 'zod'
-import { Uuid } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
-import { text } from '../core/json.ts'
-import { Scope } from '../core/scopes.ts'
-import { ALGORITHMS, fits, isSymmetric, Jwk } from './jwk.ts'
+import { issuerFields } from '../core/issuer.ts'
+import { unstorable } from '../core/json.ts'
+import { fits, isSymmetric, Jwk } from './jwk.ts'
 import { networkOf } from './network.ts'
 
 const VARIABLE = 'STRATUM_ISSUERS'
 
-/** Names of objects within objects with dots between them, or one name that is a URL, as some providers demand. */
-const ClaimPath = text(1, 255).refine((path) => /^https?:\/\//.test(path) || path.split('.').every((name) => name !== ''), {
-  message: 'Must be names with single dots between them.',
-})
-
-const Fields = z.strictObject({
-  issuer: text(1, 1024),
-  audience: text(1, 1024),
-  jwks_uri: z.string().max(2048).optional(),
-  keys: z.array(Jwk).min(1).max(100).optional(),
-  algorithms: z.array(z.enum(ALGORITHMS)).min(1),
-  tenant_id: Uuid.nullable().default(null),
-  tenant_claim: ClaimPath.default('tenant'),
-  scopes_claim: ClaimPath.nullable().default('scope'),
-  max_scopes: z.array(Scope).min(1).default(['read']),
-  global: z.boolean().default(false),
-})
+const Fields = z.strictObject({ ...issuerFields, keys: z.array(Jwk).min(1).max(100).optional() })
 
 /** An issuer whose tokens are trusted, for one audience. */
 export type Issuer = z.output<typeof Fields>
@@ -66,19 +49,32 @@ function problemOf(issuer: Issuer, development: boolean): Problem | null {
   return keys === undefined ? null : problemOfKeys(keys, algorithms)
 }
 
+const issuerSchema = (development: boolean) =>
+  Fields.superRefine((issuer, context) => {
+    const problem = problemOf(issuer, development)
+    if (problem) context.addIssue({ code: 'custom', ...problem })
+  })
+
+const problemOfStored = (issuer: Issuer): Problem | null => {
+  const unfit = unstorable(issuer)
+  if (unfit !== null) return { path: [], message: `The issuer ${unfit}.` }
+  // Whoever reads the database could sign tokens with it.
+  return issuer.algorithms.some(isSymmetric) ? { path: ['algorithms'], message: 'A shared secret belongs in STRATUM_ISSUERS.' } : null
+}
+
+/** What an issuer that is kept in the database must be like. It is judged when it is stored, and by each process that reads it. */
+export const storedIssuerSchema = (development: boolean) =>
+  issuerSchema(development).superRefine((issuer, context) => {
+    const problem = problemOfStored(issuer)
+    if (problem) context.addIssue({ code: 'custom', ...problem })
+  })
+
 const issuersSchema = (development: boolean) =>
-  z
-    .array(
-      Fields.superRefine((issuer, context) => {
-        const problem = problemOf(issuer, development)
-        if (problem) context.addIssue({ code: 'custom', ...problem })
-      }),
-    )
-    .superRefine((issuers, context) => {
-      const names = issuers.map(({ issuer, audience }) => JSON.stringify([issuer, audience]))
-      const twin = names.findIndex((name, index) => names.indexOf(name) !== index)
-      if (twin !== -1) context.addIssue({ code: 'custom', path: [twin], message: 'Has issuer and audience of an entry before it.' })
-    })
+  z.array(issuerSchema(development)).superRefine((issuers, context) => {
+    const names = issuers.map(({ issuer, audience }) => JSON.stringify([issuer, audience]))
+    const twin = names.findIndex((name, index) => names.indexOf(name) !== index)
+    if (twin !== -1) context.addIssue({ code: 'custom', path: [twin], message: 'Has issuer and audience of an entry before it.' })
+  })
 
 const refuse = (wrong: string) => stratumError('CONFIGURATION_INVALID', { reason: `${VARIABLE} ${wrong}.` })
 

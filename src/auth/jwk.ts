@@ -1,24 +1,8 @@
 import * as z from 'zod'
+import { ALGORITHMS, type Algorithm } from '../core/issuer.ts'
 import { fromBase64 } from '../crypto/base64.ts'
 
-/** The signature algorithms an issuer may use: those that Node and Workers both verify, and never `none`. */
-export const ALGORITHMS = [
-  'HS256',
-  'HS384',
-  'HS512',
-  'RS256',
-  'RS384',
-  'RS512',
-  'PS256',
-  'PS384',
-  'PS512',
-  'ES256',
-  'ES384',
-  'ES512',
-  'EdDSA',
-  'Ed25519',
-] as const
-export type Algorithm = (typeof ALGORITHMS)[number]
+export { ALGORITHMS, type Algorithm }
 
 /** True for the algorithms whose key both signs and verifies. */
 export const isSymmetric = (algorithm: Algorithm): boolean => algorithm.startsWith('HS')

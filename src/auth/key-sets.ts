@@ -1,6 +1,7 @@
 /** Where the keys of an issuer come from: its configuration, or the key set it publishes. */
 import { createLocalJWKSet, createRemoteJWKSet, customFetch, errors, type FetchImplementation, type JWK, type JWTVerifyGetKey } from 'jose'
 import { stratumError } from '../core/error-classes.ts'
+import { responseText } from '../core/response-text.ts'
 import { fromBase64 } from '../crypto/base64.ts'
 import type { Issuer } from './issuers.ts'
 import { type Algorithm, fits, type Jwk } from './jwk.ts'
@@ -15,29 +16,6 @@ const MAXIMUM_BYTES = 262_144
 
 const unavailable = (cause?: unknown) => stratumError('SERVER_UNREACHABLE', { reason: 'the key set of the issuer cannot be fetched' }, { cause })
 
-async function readText(response: Response, signal: AbortSignal): Promise<string> {
-  const reader = response.body?.getReader()
-  if (!reader) throw new Error('The key set has no body.')
-  const stop = () => void reader.cancel(signal.reason).catch(() => undefined)
-  // Not every runtime ends a body it has begun to read when the request's signal fires.
-  signal.addEventListener('abort', stop)
-  try {
-    const decoder = new TextDecoder('utf-8', { fatal: true })
-    let text = ''
-    let size = 0
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      size += part.value.byteLength
-      if (size > MAXIMUM_BYTES) throw new Error(`The key set is larger than ${MAXIMUM_BYTES} bytes.`)
-      text += decoder.decode(part.value, { stream: true })
-    }
-    signal.throwIfAborted()
-    return text + decoder.decode()
-  } finally {
-    signal.removeEventListener('abort', stop)
-    stop()
-  }
-}
-
 async function readKeySet(fetcher: typeof fetch, url: string, init: RequestInit & { signal: AbortSignal }): Promise<Response> {
   // jose asks with redirect: 'manual', so a redirect is an answer like any other that is not 200.
   const response = await fetcher(url, init)
@@ -45,7 +23,7 @@ async function readKeySet(fetcher: typeof fetch, url: string, init: RequestInit 
     await response.body?.cancel()
     throw new Error(`The key set was answered with status ${response.status}.`)
   }
-  const text = await readText(response, init.signal)
+  const text = await responseText(response, { signal: init.signal, maximumBytes: MAXIMUM_BYTES })
   createLocalJWKSet(JSON.parse(text))
   return new Response(text)
 }
@@ -97,8 +75,7 @@ function publicKeys(keys: readonly Jwk[]): JWTVerifyGetKey {
 }
 
 /** Finds the key that a token's header names. It does no I/O before it is first asked. */
-export function keysOf(issuer: Issuer, options: { fetch: typeof fetch; now: () => number }): JWTVerifyGetKey {
-  const { jwks_uri, keys = [] } = issuer
+export function keysOf({ jwks_uri, keys = [] }: Pick<Issuer, 'jwks_uri' | 'keys'>, options: { fetch: typeof fetch; now: () => number }): JWTVerifyGetKey {
   if (jwks_uri !== undefined) {
     return createRemoteJWKSet(new URL(jwks_uri), {
       timeoutDuration: FETCH_MS,

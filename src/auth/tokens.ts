@@ -1,13 +1,18 @@
-import { decodeJwt, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
+import { decodeJwt, decodeProtectedHeader, errors, type JWTPayload, type JWTVerifyGetKey, jwtVerify } from 'jose'
+import type { TokenCredential } from '../core/actor.ts'
 import { StratumError } from '../core/errors.ts'
+import { IssuerName } from '../core/issuer.ts'
 import { BoundedMap } from '../crypto/bounded-map.ts'
-import { credentialOf, refused, type TokenCredential } from './claims.ts'
+import { credentialOf, refused } from './claims.ts'
 import type { Issuer } from './issuers.ts'
+import { ALGORITHMS, isSymmetric } from './jwk.ts'
 import { keysOf } from './key-sets.ts'
+import { type AskForIssuer, StoredIssuers, type Trusted } from './stored-issuers.ts'
 
 const MAXIMUM_CHARACTERS = 16_384
 const KEPT_MS = 300_000
 const CLOCK_TOLERANCE_S = 5
+const MAXIMUM_AUDIENCES = 100
 const COMPACT = /^[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*$/
 
 /** Why a token is refused, by the code of the error its verification ended in. */
@@ -22,8 +27,6 @@ const REASONS: Record<string, string> = {
   [errors.JWTInvalid.code]: 'it is malformed',
 }
 
-type Trusted = { issuer: Issuer; keys: JWTVerifyGetKey }
-
 function refusal(error: unknown): StratumError {
   if (error instanceof StratumError) return error
   // Without a cause: these errors carry the payload, which is nothing for a log.
@@ -35,64 +38,142 @@ function refusal(error: unknown): StratumError {
   return refused(reason ?? 'it cannot be verified', error)
 }
 
+const foreign = new WeakSet<Error>()
+
+/** A refusal of what none of the trusted issuers made, as far as it says. */
+function refusedAsForeign(reason: string): StratumError {
+  const error = refused(reason)
+  foreign.add(error)
+  return error
+}
+
+/** Was a token refused as none that a trusted issuer made? Then it may well be good for somebody else. */
+export const isForeign = (error: unknown): boolean => error instanceof Error && foreign.has(error)
+
 function unverified(token: string): JWTPayload {
   // White space and the like inside would decode, and make many texts of one token.
-  if (!COMPACT.test(token)) throw refused('it is not a signed token in compact form')
+  if (!COMPACT.test(token)) throw refusedAsForeign('it is not a signed token in compact form')
   try {
     return decodeJwt(token)
   } catch {
-    throw refused('it is malformed')
+    throw refusedAsForeign('it is malformed')
   }
 }
 
+/** Could a stored issuer have made this? What could not is refused without asking for one. */
+function mayBeStored(token: string, { iss, aud, exp }: JWTPayload, now: number): boolean {
+  const audiences: unknown[] = Array.isArray(aud) ? aud : [aud]
+  if (audiences.length < 1 || audiences.length > MAXIMUM_AUDIENCES) return false
+  if (![iss, ...audiences].every((name) => IssuerName.safeParse(name).success)) return false
+  if (typeof exp !== 'number' || (exp + CLOCK_TOLERANCE_S) * 1000 <= now) return false
+  try {
+    const { alg } = decodeProtectedHeader(token)
+    return ALGORITHMS.some((algorithm) => algorithm === alg && !isSymmetric(algorithm))
+  } catch {
+    return false
+  }
+}
+
+/** The audiences of a token. */
+const audiencesOf = ({ aud }: JWTPayload): string[] => (Array.isArray(aud) ? aud : [aud]).filter((one) => typeof one === 'string')
+
+export interface TokenVerifierOptions {
+  now?: () => number
+  fetch?: typeof fetch
+  maximumCached?: number
+  /** Where issuers are asked for that are not of the environment. Default: there are none. */
+  stored?: AskForIssuer
+  /** Stored issuers' key sets may lie where those of the environment may: see {@link parseIssuers}. */
+  development?: boolean
+}
+
 /**
- * Verifies bearer tokens of trusted issuers. Verified ones are kept until they expire, for 5 minutes at
- * most; what failed is never kept.
+ * Verifies bearer tokens of trusted issuers: those of the environment, and where none of them fits, stored ones.
+ * Verified ones are kept until they expire, for 5 minutes at most; what failed is never kept.
  */
 export class TokenVerifier {
+  /** Whether key sets may be fetched from this machine and private networks. */
+  readonly development: boolean
   readonly #issuers = new Map<string, Trusted[]>()
+  readonly #stored: StoredIssuers | null
   readonly #verified: BoundedMap<string, { credential: TokenCredential; until: number }>
   readonly #now: () => number
 
   /** Of several issuers that a token with several audiences fits, the first listed is meant. */
-  constructor(issuers: readonly Issuer[], options: { now?: () => number; fetch?: typeof fetch; maximumCached?: number } = {}) {
+  constructor(issuers: readonly Issuer[], options: TokenVerifierOptions = {}) {
+    this.development = options.development ?? false
     this.#now = options.now ?? (() => Date.now())
     this.#verified = new BoundedMap(options.maximumCached ?? 1000)
     // Workers refuse a fetch that is called as a method of something else.
     const fetcher: typeof fetch = options.fetch ?? ((input, init) => fetch(input, init))
-    for (const issuer of issuers) {
-      const trusted = { issuer, keys: keysOf(issuer, { fetch: fetcher, now: this.#now }) }
-      this.#issuers.set(issuer.issuer, [...(this.#issuers.get(issuer.issuer) ?? []), trusted])
-    }
+    const open = (issuer: Issuer) => keysOf(issuer, { fetch: fetcher, now: this.#now })
+    for (const issuer of issuers) this.#issuers.set(issuer.issuer, [...(this.#issuers.get(issuer.issuer) ?? []), { issuer, keys: open(issuer) }])
+    this.#stored = options.stored ? new StoredIssuers({ ask: options.stored, open, now: this.#now, development: this.development }) : null
+  }
+
+  /** Is there an issuer of the environment of this name, and for this audience where one is given? */
+  isOfEnvironment(issuer: string, audience?: string): boolean {
+    return (this.#issuers.get(issuer) ?? []).some((trusted) => audience === undefined || trusted.issuer.audience === audience)
+  }
+
+  /** Drop what is kept of a stored issuer that is gone, its tokens too. */
+  forget(issuerId: string): void {
+    this.#stored?.forget(issuerId)
+    this.#verified.deleteWhere(({ credential }) => credential.issuer_id === issuerId)
+  }
+
+  /** Ask again for the stored issuers of a name when they are next met: one was added or deleted here. */
+  forgetNamed(issuer: string): void {
+    this.#stored?.forgetNamed(issuer)
   }
 
   /**
    * Verify a compact JWS and answer the credential that SQL judges.
    * @throws {TokenInvalidError} whatever is wrong with the token.
    * @throws {ServerUnreachableError} when the issuer's key set cannot be had, which is not the token's fault.
+   * @throws what asking for a stored issuer throws
    */
   async verify(token: string): Promise<TokenCredential> {
-    if (token.length > MAXIMUM_CHARACTERS) throw refused(`it is longer than ${MAXIMUM_CHARACTERS} characters`)
+    if (token.length > MAXIMUM_CHARACTERS) throw refusedAsForeign(`it is longer than ${MAXIMUM_CHARACTERS} characters`)
     const now = this.#now()
     const known = this.#verified.get(token)
     if (known && now < known.until) return { ...known.credential, scopes: [...known.credential.scopes] }
     if (known) this.#verified.delete(token)
 
-    const { issuer, keys } = this.#trusted(unverified(token))
-    const payload = await this.#claims(token, issuer, keys, now)
-    const credential = credentialOf(payload, issuer)
-    const until = Math.min((payload.exp ?? 0) * 1000, now + KEPT_MS)
+    const { credential, expires } = await this.#judge(token, now)
+    const until = Math.min(expires, now + KEPT_MS)
     if (until > now) this.#verified.set(token, { credential, until })
     return { ...credential, scopes: [...credential.scopes] }
   }
 
-  #trusted({ iss, aud }: JWTPayload): Trusted {
-    const candidates = typeof iss === 'string' ? this.#issuers.get(iss) : undefined
-    if (!candidates) throw refused('its issuer is not trusted')
-    const audiences: readonly unknown[] = Array.isArray(aud) ? aud : [aud]
-    const trusted = candidates.find(({ issuer }) => audiences.includes(issuer.audience))
-    if (!trusted) throw refused('it is for another audience')
-    return trusted
+  async #judge(token: string, now: number) {
+    const payload = unverified(token)
+    const trusted = this.#ofEnvironment(payload) ?? (await this.#ofDatabase(token, payload, now))
+    try {
+      return await this.#judgeBy(trusted, token, now)
+    } catch (error) {
+      // An issuer that was replaced, with other keys, is known by its old ones until its tokens fail.
+      const other = trusted.id === undefined ? null : await this.#stored?.findOther(trusted, audiencesOf(payload))
+      if (!other) throw error
+      return this.#judgeBy(other, token, now)
+    }
+  }
+
+  async #judgeBy({ id, issuer, keys }: Trusted, token: string, now: number) {
+    const payload = await this.#claims(token, issuer, keys, now)
+    return { credential: credentialOf(payload, issuer, id), expires: (payload.exp ?? 0) * 1000 }
+  }
+
+  #ofEnvironment(payload: JWTPayload): Trusted | undefined {
+    const audiences = audiencesOf(payload)
+    return this.#issuers.get(payload.iss ?? '')?.find(({ issuer }) => audiences.includes(issuer.audience))
+  }
+
+  async #ofDatabase(token: string, payload: JWTPayload, now: number): Promise<Trusted> {
+    const audiences = audiencesOf(payload)
+    const found = mayBeStored(token, payload, now) ? await this.#stored?.find(payload.iss ?? '', audiences) : null
+    if (found) return found
+    throw refusedAsForeign(this.#issuers.has(payload.iss ?? '') ? 'it is for another audience' : 'its issuer is not trusted')
   }
 
   async #claims(token: string, issuer: Issuer, keys: JWTVerifyGetKey, now: number): Promise<JWTPayload> {

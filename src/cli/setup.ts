@@ -8,6 +8,8 @@ import { isSqlState } from '../db/errors.ts'
 import { type MigrationConnection, migrate, overNeon, overPostgres } from '../db/migrate.ts'
 import { useLocalEndpoint } from '../db/neon.ts'
 import { ensureRoles, generatePassword, ROLE_PARTS, type RolePart } from '../db/roles.ts'
+import { isPooled } from '../provisioning/environment.ts'
+import { installJobs } from '../provisioning/queue.ts'
 
 export interface SetupOptions {
   databaseUrl: string
@@ -64,12 +66,23 @@ function reportRoles(options: SetupOptions, made: readonly RolePart[], passwords
 
 const secretLine = (name: string, value: string) => `printf '%s' '${value}' | npx wrangler secret put ${name}`
 
+/** The provisioner brings its queue along; without one, tenants are isolated by row security only. */
+async function installQueue({ databaseUrl, http }: SetupOptions) {
+  if (http || isPooled(new URL(databaseUrl))) {
+    console.log('queue     comes with the first start of the provisioner, over a direct connection')
+    return
+  }
+  await installJobs(databaseUrl)
+  console.log('queue     installed')
+}
+
 async function run(options: SetupOptions, connection: MigrationConnection) {
   const passwords = { owner: generatePassword(), control: generatePassword(), app: generatePassword() }
   const made = await ensureRoles(connection, passwords, options.rolePrefix)
   reportRoles(options, made, passwords)
   const applied = await migrate(connection, { owner: `${options.rolePrefix}owner` })
   console.log(applied.length === 0 ? 'schema    up to date' : `schema    ${applied.length} files applied`)
+  await installQueue(options)
   const apiKeySecrets = generateRingKey('1')
   const key = await firstKey(connection, apiKeySecrets)
   if (key === null) {
@@ -85,6 +98,9 @@ async function run(options: SetupOptions, connection: MigrationConnection) {
     [secretLine('DATABASE_URL', control), secretLine('STRATUM_MASTER_KEYS', generateRingKey('1')), secretLine('STRATUM_API_KEY_SECRETS', apiKeySecrets)].join(
       '\n',
     ),
+  )
+  console.log(
+    `\nThe provisioner gives tenants schemas and databases of their own: npx stratum provisioner, with the same\nSTRATUM_MASTER_KEYS and STRATUM_API_KEY_SECRETS, and as DATABASE_URL the connection string of ${options.rolePrefix}owner.`,
   )
 }
 

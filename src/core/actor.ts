@@ -4,13 +4,31 @@ import type { Scope } from './scopes.ts'
 export type Credential =
   /** HMACs of the presented key, one for each version of the ring. */
   | { type: 'api_key'; hashes: string[] }
-  /** A verified token. `tenant` is its claim (id or slug), `issuer_tenant_id` what its issuer is bound to. */
-  | { type: 'token'; issuer: string; subject: string | null; tenant: string | null; issuer_tenant_id: string | null; global: boolean; scopes: Scope[] }
+  | TokenCredential
+  /** Nobody is known yet: SQL refuses it everywhere but where a stored issuer is asked for. */
+  | { type: 'nobody' }
+  /** Somebody at a tenant's host, without a credential of ours: the gateway alone asks for such. */
+  | { type: 'visitor' }
   /** The embedding process itself: everything is within its reach. */
   | { type: 'embedded'; actor_id: string; actor_type: string }
 
-/** A part of the request that names a tenant by id, slug or, for a host, subdomain label. */
-export type NamedTenant = { source: 'subdomain' | 'path' | 'header'; tenant: string }
+/** A verified token. */
+export interface TokenCredential {
+  type: 'token'
+  issuer: string
+  /** The id of its issuer where that is a stored one; SQL sees that it still stands. */
+  issuer_id?: string
+  subject: string | null
+  /** Its tenant claim: what the issuer calls the tenant, or its id or slug. */
+  tenant: string | null
+  /** What its issuer is bound to. */
+  issuer_tenant_id: string | null
+  global: boolean
+  scopes: Scope[]
+}
+
+/** A part of the request that names a tenant by id, slug or, for a host, subdomain label or verified custom domain. */
+export type NamedTenant = { source: 'subdomain' | 'domain' | 'path' | 'header' | 'cookie'; tenant: string }
 
 /** The first argument of every operation in SQL. */
 export interface Actor {

@@ -20,6 +20,10 @@ export type Reach =
   | { readonly kind: 'global'; readonly field: null }
   /** `input[field]` is an API key of a tenant the caller must reach; a global key needs a global admin. */
   | { readonly kind: 'api_key'; readonly field: string }
+  /** `input[field]` is a stored issuer bound to a tenant the caller must reach; one bound to none needs a global admin. */
+  | { readonly kind: 'issuer'; readonly field: string }
+  /** `input[field]` is a job about a tenant the caller must reach; one about none, or a purged one, needs a global admin. */
+  | { readonly kind: 'job'; readonly field: string }
 
 type Shape = z.ZodObject
 type Empty = z.ZodObject<Record<never, never>, z.core.$strict>

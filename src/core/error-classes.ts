@@ -145,6 +145,20 @@ export const DomainNotVerifiedError = coded('DOMAIN_NOT_VERIFIED', 'DomainNotVer
 export const DomainNotAllowedError = coded('DOMAIN_NOT_ALLOWED', 'DomainNotAllowedError')
 /** DNS_UNAVAILABLE */
 export const DnsUnavailableError = coded('DNS_UNAVAILABLE', 'DnsUnavailableError')
+/** ISSUER_OUTDATED */
+export const IssuerOutdatedError = coded('ISSUER_OUTDATED', 'IssuerOutdatedError')
+/** ISSUER_OUTLIVES_KEY */
+export const IssuerOutlivesKeyError = coded('ISSUER_OUTLIVES_KEY', 'IssuerOutlivesKeyError')
+/** ISSUER_NOT_FOUND */
+export const IssuerNotFoundError = coded('ISSUER_NOT_FOUND', 'IssuerNotFoundError')
+/** ISSUER_EXISTS */
+export const IssuerExistsError = coded('ISSUER_EXISTS', 'IssuerExistsError')
+/** EXTERNAL_ID_NOT_FOUND */
+export const ExternalIdNotFoundError = coded('EXTERNAL_ID_NOT_FOUND', 'ExternalIdNotFoundError')
+/** EXTERNAL_ID_TAKEN */
+export const ExternalIdTakenError = coded('EXTERNAL_ID_TAKEN', 'ExternalIdTakenError')
+/** EXTERNAL_IDS_FULL */
+export const ExternalIdsFullError = coded('EXTERNAL_IDS_FULL', 'ExternalIdsFullError')
 /** PERMISSIONS_FULL */
 export const PermissionsFullError = coded('PERMISSIONS_FULL', 'PermissionsFullError')
 /** TENANT_CONTEXT_REQUIRED */
@@ -157,6 +171,8 @@ export const JobNotFoundError = coded('JOB_NOT_FOUND', 'JobNotFoundError')
 export const JobInvalidStateError = coded('JOB_INVALID_STATE', 'JobInvalidStateError')
 /** PLACE_NOT_OURS */
 export const PlaceNotOursError = coded('PLACE_NOT_OURS', 'PlaceNotOursError')
+/** PLACE_REFUSED */
+export const PlaceRefusedError = coded('PLACE_REFUSED', 'PlaceRefusedError')
 /** DATABASE_LIMIT_REACHED */
 export const DatabaseLimitReachedError = coded('DATABASE_LIMIT_REACHED', 'DatabaseLimitReachedError')
 /** ISOLATION_CHANGE_RUNNING */
@@ -165,9 +181,35 @@ export const IsolationChangeRunningError = coded('ISOLATION_CHANGE_RUNNING', 'Is
 export const IsolationUnchangedError = coded('ISOLATION_UNCHANGED', 'IsolationUnchangedError')
 /** TENANT_ELSEWHERE */
 export const TenantElsewhereError = coded('TENANT_ELSEWHERE', 'TenantElsewhereError')
+/** FLEET_MIGRATION_RUNNING */
+export const FleetMigrationRunningError = coded('FLEET_MIGRATION_RUNNING', 'FleetMigrationRunningError')
+/** MIGRATION_FAILED */
+export const MigrationFailedError = coded('MIGRATION_FAILED', 'MigrationFailedError')
+/** MIGRATION_INVALID */
+export const MigrationInvalidError = coded('MIGRATION_INVALID', 'MigrationInvalidError')
 /** TABLE_NOT_MANAGEABLE */
 export const TableNotManageableError = coded('TABLE_NOT_MANAGEABLE', 'TableNotManageableError')
 /** COPY_DIFFERS */
 export const CopyDiffersError = coded('COPY_DIFFERS', 'CopyDiffersError')
 /** TENANT_UNAVAILABLE */
 export const TenantUnavailableError = coded('TENANT_UNAVAILABLE', 'TenantUnavailableError')
+/** RATE_LIMITED */
+export const RateLimitedError = coded('RATE_LIMITED', 'RateLimitedError')
+/** REQUEST_NOT_FORWARDABLE */
+export const RequestNotForwardableError = coded('REQUEST_NOT_FORWARDABLE', 'RequestNotForwardableError')
+/** ORIGIN_INVALID */
+export const OriginInvalidError = coded('ORIGIN_INVALID', 'OriginInvalidError')
+/** ORIGIN_LOOP */
+export const OriginLoopError = coded('ORIGIN_LOOP', 'OriginLoopError')
+/** ORIGIN_TIMEOUT */
+export const OriginTimeoutError = coded('ORIGIN_TIMEOUT', 'OriginTimeoutError')
+/** ORIGIN_UNREACHABLE */
+export const OriginUnreachableError = coded('ORIGIN_UNREACHABLE', 'OriginUnreachableError')
+/** TENANT_MAINTENANCE */
+export const TenantMaintenanceError = coded('TENANT_MAINTENANCE', 'TenantMaintenanceError')
+/** GATEWAY_CONTEXT_REQUIRED */
+export const GatewayContextRequiredError = coded('GATEWAY_CONTEXT_REQUIRED', 'GatewayContextRequiredError')
+/** GATEWAY_CONTEXT_INVALID */
+export const GatewayContextInvalidError = coded('GATEWAY_CONTEXT_INVALID', 'GatewayContextInvalidError')
+/** GATEWAY_CONTEXT_TRUNCATED */
+export const GatewayContextTruncatedError = coded('GATEWAY_CONTEXT_TRUNCATED', 'GatewayContextTruncatedError')

@@ -23,8 +23,11 @@ const parseDetails = (detail: string | undefined): ErrorDetails => {
 /** A code of the server's; `EPIPE` and its like, of the operating system, hold no digit. */
 export const isSqlState = (code: string | undefined): code is string => code !== undefined && /^(?=.*\d)[0-9A-Z]{5}$/.test(code)
 
-/** lock_not_available, deadlock_detected, serialization_failure: rolled back, and likely to pass next time. */
-export const isTransient = (error: unknown): boolean => ['55P03', '40P01', '40001'].includes(asDriverError(error).code ?? '')
+/**
+ * lock_not_available, deadlock_detected, serialization_failure: rolled back, and likely to pass next time. And
+ * no_data_found: what was authorized had gone before it was read, a purge being between; the next try says so.
+ */
+export const isTransient = (error: unknown): boolean => ['55P03', '40P01', '40001', 'P0002'].includes(asDriverError(error).code ?? '')
 
 /** The server said no before running anything: login, missing database, too many connections, shutdown. */
 const isUnavailable = (sqlState: string) => /^(08|28|57P|53)/.test(sqlState) || sqlState === '3D000'
@@ -68,8 +71,11 @@ export async function withOneRetry<T>(attempt: () => Promise<T>): Promise<T> {
   }
 }
 
-/** The one statement of an operation. The name comes from a contract, never from a request. */
+/**
+ * The one statement of an operation. The name comes from a contract, never from a request. The version is asked for
+ * around the call, as within one list of columns nothing says which is computed first.
+ */
 export const callStatement = (operation: string): string => {
   if (!/^[a-z_]+$/.test(operation)) throw new TypeError(`not the name of an operation: ${operation}`)
-  return `select stratum.${operation}($1::jsonb, $2::jsonb) as answer`
+  return `select answer, pg_current_xact_id_if_assigned()::text as version from (select stratum.${operation}($1::jsonb, $2::jsonb) as answer offset 0) as call`
 }

@@ -26,6 +26,7 @@ export const jobs = stratum.table(
   },
   (t) => [
     index('jobs_tenant_id_idx').on(t.tenantId, t.id),
+    index('jobs_unsettled_idx').on(t.status, t.id).where(sql`${t.status} in ('queued', 'running', 'failed')`),
     check('jobs_status_check', sql`${t.status} in ('queued', 'running', 'succeeded', 'failed', 'cancelled')`),
   ],
 )

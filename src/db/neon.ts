@@ -31,12 +31,14 @@ export function neonDatabase(databaseUrl: string, options: { endpoint?: string |
   if (options.endpoint) useLocalEndpoint(databaseUrl, options.endpoint)
   const sql = neon(databaseUrl)
   return {
-    call: (operation, actor, input) =>
+    call: (operation, actor, input, tell) =>
       withOneRetry(async () => {
+        const started = performance.now()
         const fetchOptions = { signal: AbortSignal.timeout(options.timeout ?? REQUEST_TIMEOUT) }
         const rows = await sql.query(callStatement(operation), [JSON.stringify(actor), JSON.stringify(input)], { fetchOptions })
         const [row] = rows
         if (row?.['answer'] === undefined) throw new TypeError('The endpoint did not answer with the row that was asked for.')
+        tell?.({ version: (row['version'] as string | null | undefined) ?? null, milliseconds: performance.now() - started })
         return row['answer']
       }),
   }

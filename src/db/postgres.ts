@@ -30,7 +30,7 @@ export function postgresDatabase(pool: PoolLike): Database {
     try {
       const { rows } = await client.query(text, values)
       broken = false
-      return rows[0]?.['answer']
+      return rows[0]
     } catch (error) {
       broken = !leavesConnectionUsable(error)
       throw error
@@ -40,6 +40,11 @@ export function postgresDatabase(pool: PoolLike): Database {
     }
   }
   return {
-    call: (operation, actor, input) => withOneRetry(() => once(callStatement(operation), [JSON.stringify(actor), JSON.stringify(input)])),
+    call: async (operation, actor, input, tell) => {
+      const started = performance.now()
+      const row = await withOneRetry(() => once(callStatement(operation), [JSON.stringify(actor), JSON.stringify(input)]))
+      tell?.({ version: (row?.['version'] as string | null | undefined) ?? null, milliseconds: performance.now() - started })
+      return row?.['answer']
+    },
   }
 }

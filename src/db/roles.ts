@@ -60,6 +60,14 @@ export async function ensureRoles(connection: MigrationConnection, passwords: Re
     `select pg_advisory_xact_lock(hashtextextended('stratum.migrate', 0))`,
     `grant connect, create, temporary on database ${database?.['name']} to ${identifier(`${prefix}owner`)}`,
     `grant connect on database ${database?.['name']} to ${identifier(`${prefix}control`)}, ${identifier(`${prefix}app`)}`,
+    // A tenant's database is dropped with the connections to it, which takes membership in the role that has them.
+    `do $do$ begin
+       if not pg_has_role(${literal(`${prefix}owner`)}, ${literal(`${prefix}app`)}, 'USAGE') and (
+         (select rolsuper from pg_roles where rolname = current_user) or exists (select from pg_auth_members m
+           where m.roleid = to_regrole(${literal(identifier(`${prefix}app`))}) and m.member = to_regrole(quote_ident(current_user)) and m.admin_option)) then
+         grant ${identifier(`${prefix}app`)} to ${identifier(`${prefix}owner`)} with inherit true, set false;
+       end if;
+     end $do$`,
     // The application's tables are in public. Where that is another's, the application grants what it wants to.
     `do $do$ begin
        if has_schema_privilege(to_regnamespace('public'), 'create with grant option') then

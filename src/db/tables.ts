@@ -3,7 +3,23 @@
  * this file; logic lives in `migrations/routines/`. Nothing at run time imports it.
  */
 import { sql } from 'drizzle-orm'
-import { bigint, boolean, check, customType, foreignKey, index, integer, jsonb, pgSchema, primaryKey, text, timestamp, unique, uniqueIndex, uuid } from 'drizzle-orm/pg-core'
+import {
+  bigint,
+  boolean,
+  check,
+  customType,
+  foreignKey,
+  index,
+  integer,
+  jsonb,
+  pgSchema,
+  primaryKey,
+  text,
+  timestamp,
+  unique,
+  uniqueIndex,
+  uuid,
+} from 'drizzle-orm/pg-core'
 
 // ltree lives in schema stratum; the migration runner puts that first in the search path.
 const ltree = customType<{ data: string }>({ dataType: () => 'ltree' })
@@ -27,8 +43,12 @@ export const installation = stratum.table(
     definitionsVersion: bigint('definitions_version', { mode: 'number' }).notNull().default(0),
     /** Refuse config keys that are not defined. */
     strictConfig: boolean('strict_config').notNull().default(false),
+    /** How many databases the server may hold; a tenant that would need one more is refused. */
+    databaseLimit: integer('database_limit').notNull().default(450),
     /** Renewed after a restore, so that every cache built before it is thrown away. */
     feedEpoch: uuid('feed_epoch').notNull().default(sql`gen_random_uuid()`),
+    /** Rows of the change feed up to this transaction may be gone: who has read less far starts anew. */
+    changesTrimmedTo: xid8('changes_trimmed_to').notNull().default(sql`'0'`),
   },
   (t) => [check('installation_singleton', sql`${t.singleton}`)],
 )
@@ -319,7 +339,10 @@ export const customDomains = stratum.table(
     primaryKey({ name: 'custom_domains_pkey', columns: [t.tenantId, t.domain] }),
     foreignKey({ name: 'custom_domains_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
     uniqueIndex('custom_domains_verified_key').on(t.domain).where(sql`${t.verifiedAt} is not null`),
-    check('custom_domains_domain_check', sql`octet_length(${t.domain}) <= 253 and ${t.domain} ~ '^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'`),
+    check(
+      'custom_domains_domain_check',
+      sql`octet_length(${t.domain}) <= 253 and ${t.domain} ~ '^([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\\.)+[a-z]([a-z0-9-]{0,61}[a-z0-9])?$'`,
+    ),
     check('custom_domains_missing_check', sql`${t.missingSince} is null or ${t.verifiedAt} is not null`),
   ],
 )
@@ -355,11 +378,15 @@ export const tenantExternalIds = stratum.table(
     issuer: text('issuer').notNull(),
     externalId: text('external_id').notNull(),
     tenantId: uuid('tenant_id').notNull(),
+    /** Where the reach of who mapped it begins, null for everywhere: it counts for issuers bound within, and for no others. */
+    reachTenantId: uuid('reach_tenant_id'),
     createdAt: createdAt(),
   },
   (t) => [
     primaryKey({ name: 'tenant_external_ids_pkey', columns: [t.issuer, t.externalId] }),
     foreignKey({ name: 'tenant_external_ids_tenant_id_fkey', columns: [t.tenantId], foreignColumns: [tenants.id] }),
+    foreignKey({ name: 'tenant_external_ids_reach_tenant_id_fkey', columns: [t.reachTenantId], foreignColumns: [tenants.id] }),
     index('tenant_external_ids_tenant_id_idx').on(t.tenantId, t.issuer, t.externalId),
+    index('tenant_external_ids_reach_tenant_id_idx').on(t.reachTenantId),
   ],
 )

@@ -1,11 +1,14 @@
 import { base64url } from 'jose'
 import type { ApiKeySecrets } from '../auth/api-keys.ts'
+import type { DomainProofs } from '../auth/domain-proofs.ts'
 import type { TokenVerifier } from '../auth/tokens.ts'
 import type { Actor } from '../core/actor.ts'
 import { type Endpoint, type InputOf, type OutputOf, Preview, sqlName } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
 import type { Secrets } from '../crypto/envelope.ts'
-import type { Database } from '../db/database.ts'
+import type { CallFacts, Database } from '../db/database.ts'
+import type { Asking, Contexts, Outcome } from '../resolver/contexts.ts'
+import type { TxtResolver } from '../resolver/dns.ts'
 import type { HostRules } from '../resolver/identify.ts'
 import type { ConfigDefinitions } from './config/definitions.ts'
 
@@ -16,7 +19,12 @@ export interface Services {
   readonly apiKeys: ApiKeySecrets
   readonly tokens: TokenVerifier
   readonly hosts: HostRules
+  readonly domainProofs: DomainProofs
+  /** Asked for the records that prove custom domains. */
+  readonly dns: TxtResolver
   readonly definitions: ConfigDefinitions
+  /** Where the contexts of tenants are kept; without it each is asked for. */
+  readonly contexts?: Contexts<unknown>
 }
 
 /** How an operation is to be run. */
@@ -25,6 +33,10 @@ export interface RunOptions {
   idempotencyKey?: string
   /** Done only if it does exactly what the dry run of this version showed. */
   ifMatch?: string
+  /** How fresh a kept answer has to be. */
+  asking?: Asking
+  /** Told of the operation's transaction, and of where a kept answer came from. */
+  tell?: (facts: Partial<CallFacts & { outcome: Outcome }>) => void
 }
 
 /** An endpoint with what runs it: the SQL function of its name, and at most some work in the process around that. */
@@ -38,7 +50,13 @@ export interface Operation<E extends Endpoint = Endpoint> {
 /** Ask SQL for something else than the operation itself; each such case is listed where requests are counted. */
 export type Ask = (operation: string, input: object) => Promise<unknown>
 
-type Around<E extends Endpoint> = (services: Services, input: InputOf<E>, call: (input: object) => Promise<unknown>, ask: Ask) => Promise<unknown>
+type Around<E extends Endpoint> = (
+  services: Services,
+  input: InputOf<E>,
+  call: (input: object) => Promise<unknown>,
+  ask: Ask,
+  run: { actor: Actor; options: RunOptions },
+) => Promise<unknown>
 
 const encodeCursor = (endpoint: Endpoint, filters: unknown, position: unknown) => base64url.encode(JSON.stringify([endpoint.id, filters, position]))
 
@@ -67,6 +85,23 @@ function shape<E extends Endpoint>(endpoint: E, filters: unknown, answer: unknow
   throw stratumError('INTERNAL_ERROR', {}, { cause: new Error(`The answer of ${endpoint.id} does not fit its contract at ${places.join(', ')}.`) })
 }
 
+/** A refusal that SQL has judged, though not now. */
+export class Refused extends Error {
+  readonly refusal: unknown
+  constructor(refusal: unknown) {
+    super('refused')
+    this.refusal = refusal
+  }
+}
+
+/** An answer that was found to fit its contract before. */
+export class Shaped {
+  readonly value: unknown
+  constructor(value: unknown) {
+    this.value = value
+  }
+}
+
 type Call = (input: object) => Promise<unknown>
 
 /** Ends a dry run where SQL has answered: what the process does with an answer of its own is for real runs. */
@@ -84,10 +119,10 @@ const hashOf = async (value: unknown) => {
 }
 
 /** The one statement of an operation, plain or wrapped in what was asked for besides. */
-function caller(db: Database, actor: Actor, name: string, asked: unknown, { idempotencyKey, ifMatch }: RunOptions): Call {
-  if (ifMatch !== undefined) return (input) => db.call('run_if_match', actor, { operation: name, input, version: ifMatch })
-  if (idempotencyKey === undefined) return (input) => db.call(name, actor, input)
-  return async (input) => db.call('run_once', actor, { operation: name, input, key: idempotencyKey, input_hash: await hashOf([asked, actor.named]) })
+function caller(db: Database, actor: Actor, name: string, asked: unknown, { idempotencyKey, ifMatch, tell }: RunOptions): Call {
+  if (ifMatch !== undefined) return (input) => db.call('run_if_match', actor, { operation: name, input, version: ifMatch }, tell)
+  if (idempotencyKey === undefined) return (input) => db.call(name, actor, input, tell)
+  return async (input) => db.call('run_once', actor, { operation: name, input, key: idempotencyKey, input_hash: await hashOf([asked, actor.named]) }, tell)
 }
 
 /** Make the operation of an endpoint: one call of the SQL function of its name. */
@@ -95,7 +130,7 @@ export function operation<E extends Endpoint>(endpoint: E, around: Around<E> = (
   const name = sqlName(endpoint.id)
 
   /** What is refused before SQL was asked is refused only to who is known: 401 comes before 400. */
-  async function judged(services: Services, actor: Actor, input: InputOf<E>, call: Call): Promise<unknown> {
+  async function judged(services: Services, actor: Actor, input: InputOf<E>, call: Call, options: RunOptions = {}): Promise<unknown> {
     const { cursor, limit, ...filters } = input as Record<string, unknown>
     let asked = false
     try {
@@ -111,18 +146,19 @@ export function operation<E extends Endpoint>(endpoint: E, around: Around<E> = (
           asked = true
           return services.db.call(other, actor, prepared)
         },
+        { actor, options },
       )
-      return shape(endpoint, filters, answer)
+      return answer instanceof Shaped ? answer.value : shape(endpoint, filters, answer)
     } catch (error) {
-      if (!asked && actor.exposed) await services.db.call('authenticate', actor, {})
-      throw error
+      if (!asked && actor.exposed && !(error instanceof Refused)) await services.db.call('authenticate', actor, {})
+      throw error instanceof Refused ? error.refusal : error
     }
   }
 
   return {
     endpoint,
     run: async (services, actor, input, options = {}) =>
-      (await judged(services, actor, input, caller(services.db, actor, name, input, options))) as OutputOf<E>,
+      (await judged(services, actor, input, caller(services.db, actor, name, input, options), options)) as OutputOf<E>,
     async preview(services, actor, input) {
       try {
         await judged(services, actor, input, async (prepared) => {

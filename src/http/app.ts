@@ -1,28 +1,32 @@
 import { type Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
-import type { Actor } from '../core/actor.ts'
+import type { Actor, Credential, NamedTenant } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import { endpointList } from '../features/endpoints.ts'
 import type { Operation, RunOptions, Services } from '../features/operation.ts'
 import { operationList } from '../features/operations.ts'
+import { TENANT_NAME } from '../resolver/identify.ts'
 import { DOCS_STYLE, docsPage } from './docs.ts'
-import { type Log, requestLog } from './log.ts'
+import { type Log, type RequestFacts, requestLog, tenths } from './log.ts'
 import { openApiDocument } from './openapi.ts'
-import { readCredential, readInput, readNamedTenants } from './request.ts'
-import { readRunOptions, wantsPreview } from './run-options.ts'
+import { RateLimiter } from './rate-limit.ts'
+import { readCredential, readInput, readNamedTenants, withStandingIssuer } from './request.ts'
+import { readMinimumVersion, readRunOptions, wantsPreview } from './run-options.ts'
 
 export interface AppOptions {
   /** What operations work with, or why there is none: then every request is answered 500 and the reason logged. */
   services: Services
   /** Origins that browsers may call from; none by default. */
   corsOrigins?: readonly string[]
+  /** Judges how often somebody may ask; unlimited by default. */
+  limiter?: RateLimiter
   /** Receives one line for each request; silent by default. */
   log?: Log
   version: string
 }
 
-type AppEnv = { Variables: { requestId: string } }
+type AppEnv = { Variables: { requestId: string; facts: RequestFacts } }
 
 const BASE = '/api/v1'
 
@@ -48,40 +52,92 @@ function errorResponse(context: Context<AppEnv>, error: StratumError): Response 
   return context.json(body, error.status as 400)
 }
 
+/** What keeps work alive after the answer; hono throws where the platform has none. */
+function waitUntilOf(context: Context): ((work: Promise<unknown>) => void) | undefined {
+  try {
+    const { executionCtx } = context
+    return (work) => executionCtx.waitUntil(work)
+  } catch {
+    return undefined
+  }
+}
+
 /**
  * Answer one operation. 401 comes before 400: a request that cannot be read is still judged by its
  * credential first, with the one database request that the operation would have cost.
  */
-async function answer(context: Context<AppEnv>, operation: Operation, services: Services): Promise<Response> {
+async function answer(context: Context<AppEnv>, operation: Operation, services: Services, limiter: RateLimiter): Promise<Response> {
   const { endpoint } = operation
   const credential = await readCredential(context.req.raw, services)
   if (credential === null) {
     if (endpoint.open) return context.json({ status: 'ok' })
     throw stratumError('AUTHENTICATION_REQUIRED')
   }
-  const actor: Actor = { credential, named: [], exposed: true, request_id: context.get('requestId'), source_ip: context.req.header('cf-connecting-ip') ?? null }
+  const actor: Actor = { credential, named: [], exposed: true, request_id: context.get('requestId'), source_ip: addressOf(context) }
+  const readAgain = async () => {
+    actor.credential = (await readCredential(context.req.raw, services)) ?? credential
+  }
+  const facts = context.get('facts')
+  const judged = <T>(work: () => Promise<T>) => withStandingIssuer(services, readAgain, work)
   let input: Record<string, unknown>
   let preview: boolean
   let options: RunOptions
   try {
     input = await readInput(context, endpoint)
     preview = wantsPreview(context, endpoint)
-    options = readRunOptions(context, endpoint)
+    options = {
+      ...readRunOptions(context, endpoint),
+      asking: { minimumVersion: readMinimumVersion(context), waitUntil: waitUntilOf(context) },
+      tell: ({ version, outcome, milliseconds }) => {
+        if (outcome) facts.context = outcome
+        if (milliseconds !== undefined) facts.database_ms = tenths((facts.database_ms ?? 0) + milliseconds)
+        if (version) context.header('stratum-version', version)
+        if (outcome) context.header('server-timing', `context;desc=${outcome}`, { append: true })
+        if (milliseconds !== undefined) context.header('server-timing', `database;dur=${tenths(milliseconds)}`, { append: true })
+        if (outcome === 'stale') context.header('stratum-stale', 'true')
+      },
+    }
     actor.named = readNamedTenants(context, credential, services)
+    Object.assign(facts, namedFacts(credential, actor.named))
+    await limiter.count(context, credential, actor.named)
   } catch (error) {
-    await services.db.call('authenticate', actor, {})
+    // Who asks too often is told so without the database, which that is to spare.
+    if (!(error instanceof StratumError && error.code === 'RATE_LIMITED')) await judged(() => services.db.call('authenticate', actor, {}))
     throw error
   }
-  if (preview) return context.json(await operation.preview(services, actor, input))
-  return context.json((await operation.run(services, actor, input, options)) as object, endpoint.status)
+  if (preview) return context.json(await judged(() => operation.preview(services, actor, input)))
+  return context.json((await judged(() => operation.run(services, actor, input, options))) as object, endpoint.status)
+}
+
+/** What the log says of who asks and for whom; a principal's own name is nobody's but the audit trail's. */
+function namedFacts(credential: Credential, named: readonly NamedTenant[]): RequestFacts {
+  const claimed = credential.type === 'token' && credential.tenant !== null ? [{ source: 'token', tenant: credential.tenant }] : []
+  // An issuer's own name for a tenant may be anything, a person's address too.
+  const first = [...named, ...claimed].find(({ tenant }) => TENANT_NAME.test(tenant))
+  const sources = [...named, ...claimed].map(({ source }) => source).join(' ')
+  return { principal: credential.type, ...(first ? { sources, tenant: first.tenant } : {}) }
+}
+
+const addressOf = (context: Context): string | null => context.req.header('cf-connecting-ip') ?? null
+
+/** Guessing credentials costs a database request each: an address that was refused too often is not asked about any more. */
+async function limited(context: Context<AppEnv>, limiter: RateLimiter, work: () => Promise<Response>): Promise<Response> {
+  const address = addressOf(context)
+  limiter.requireWelcome(address)
+  try {
+    return await work()
+  } catch (error) {
+    if (error instanceof StratumError && error.status === 401) limiter.noteRefusal(address)
+    throw error
+  }
 }
 
 /** The API as a Hono app. It needs only Web APIs. */
-export function createApp({ services, corsOrigins = [], log = () => {}, version }: AppOptions): Hono<AppEnv> {
+export function createApp({ services, corsOrigins = [], limiter = new RateLimiter(), log = () => {}, version }: AppOptions): Hono<AppEnv> {
   const api = new Hono<AppEnv>()
   // Literal segments before parameters: /config/batch is not the key "batch".
   for (const operation of [...operationList].sort((a, b) => (literalFirst(a) < literalFirst(b) ? -1 : 1))) {
-    api.on(operation.endpoint.method, operation.endpoint.path, (context) => answer(context, operation, services))
+    api.on(operation.endpoint.method, operation.endpoint.path, (context) => limited(context, limiter, () => answer(context, operation, services, limiter)))
   }
   const describe = once(() => openApiDocument(endpointList, { version }))
   const docs = once(() => docsPage(describe()))
@@ -91,8 +147,8 @@ export function createApp({ services, corsOrigins = [], log = () => {}, version 
   app.use(
     cors({
       origin: [...corsOrigins],
-      allowHeaders: ['authorization', 'content-type', 'x-api-key', 'x-tenant-id', 'x-request-id', 'idempotency-key', 'if-match'],
-      exposeHeaders: ['x-request-id', 'retry-after'],
+      allowHeaders: ['authorization', 'content-type', 'x-api-key', 'x-tenant-id', 'x-request-id', 'idempotency-key', 'if-match', 'stratum-min-version'],
+      exposeHeaders: ['x-request-id', 'retry-after', 'ratelimit', 'ratelimit-policy', 'stratum-version', 'stratum-stale', 'server-timing'],
       maxAge: 600,
     }),
   )

@@ -11,22 +11,51 @@ export interface LogLine {
   route: string
   status: number
   duration_ms: number
+  /** Of the W3C trace context: the caller's, or one that begins here. */
+  trace_id: string
+  /** What kind of principal asked: `api_key` or `token`. */
+  principal?: string
+  /** What named the tenant, in the order in which it was judged, and the first name. */
+  sources?: string
+  tenant?: string
+  /** Where a kept context came from. */
+  context?: 'hit' | 'miss' | 'stale'
+  /** Milliseconds spent waiting for the database. */
+  database_ms?: number
   code?: string
   /** What went wrong underneath; only for 5xx. */
   cause?: string
 }
 export type Log = (line: LogLine) => void
 
+/** What is found out while a request is answered. */
+export type RequestFacts = Pick<LogLine, 'principal' | 'sources' | 'tenant' | 'context' | 'database_ms'>
+
+const hex = (bytes: number) => Array.from(crypto.getRandomValues(new Uint8Array(bytes)), (byte) => byte.toString(16).padStart(2, '0')).join('')
+
+/** The trace id of a `traceparent` header, or a new one where there is none (W3C Trace Context, version 00). */
+export function traceIdOf(traceparent: string | undefined): string {
+  const [, id] = /^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/.exec(traceparent ?? '') ?? []
+  return id === undefined || /^0+$/.test(id) ? hex(16) : id
+}
+
+/** Milliseconds with one digit after the point. */
+export const tenths = (milliseconds: number): number => Math.round(milliseconds * 10) / 10
+
 /** Give every request an id (the caller's, if it is a plain one), answer it back, and log the outcome. */
 export const requestLog =
-  (log: Log): MiddlewareHandler<{ Variables: { requestId: string } }> =>
+  (log: Log): MiddlewareHandler<{ Variables: { requestId: string; facts: RequestFacts } }> =>
   async (context, next) => {
     const given = context.req.header('x-request-id')
     const requestId = given && /^[\w.:-]{1,128}$/.test(given) ? given : crypto.randomUUID()
+    const traceId = traceIdOf(context.req.header('traceparent'))
     context.set('requestId', requestId)
+    context.set('facts', {})
     const started = performance.now()
     await next()
     context.header('x-request-id', requestId)
+    // The trace goes on in the answer: https://w3c.github.io/trace-context/#traceresponse-header
+    context.header('traceresponse', `00-${traceId}-${hex(8)}-00`)
     const { status } = context.res
     const error = context.error
     log({
@@ -35,7 +64,9 @@ export const requestLog =
       method: context.req.method,
       route: routePath(context, -1),
       status,
-      duration_ms: Math.round((performance.now() - started) * 10) / 10,
+      duration_ms: tenths(performance.now() - started),
+      trace_id: traceId,
+      ...context.get('facts'),
       ...(error instanceof StratumError ? { code: error.code } : {}),
       ...(status >= 500 && error ? { cause: describeCause(error) } : {}),
     })

@@ -6,6 +6,8 @@ import { AnyJson, JsonValue } from '../core/json.ts'
 import { Scope } from '../core/scopes.ts'
 import * as config from '../features/config/contract.ts'
 import * as context from '../features/context/contract.ts'
+import * as externalIds from '../features/external-ids/contract.ts'
+import * as issuers from '../features/issuers/contract.ts'
 import * as keys from '../features/keys/contract.ts'
 import * as permissions from '../features/permissions/contract.ts'
 import * as tenants from '../features/tenants/contract.ts'
@@ -61,7 +63,7 @@ const json = (schema: JsonSchema): Content => ({ 'application/json': { schema } 
 
 /** The schemas that contracts export, by their names: each is a component, written once and referred to. */
 function namedSchemas(): Map<z.ZodType, string> {
-  const exported = [tenants, config, permissions, keys, context].flatMap((module): Array<[string, unknown]> => Object.entries(module))
+  const exported = [tenants, config, permissions, keys, issuers, externalIds, context].flatMap((module): Array<[string, unknown]> => Object.entries(module))
   const names = new Map<z.ZodType, string>()
   for (const [name, schema] of [['Json', AnyJson], ['Scope', Scope], ...exported] as const) {
     if (!(schema instanceof z.ZodType) || names.has(schema)) continue
@@ -182,6 +184,8 @@ const REACHED = {
   under_each: 'What is to be made.',
   global: '',
   api_key: 'Id of the API key.',
+  issuer: 'Id of the issuer.',
+  job: 'Id of the job.',
 }
 
 function parametersOf(endpoint: Endpoint, parts: Record<string, JsonSchema>): Parameter[] {

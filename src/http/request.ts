@@ -7,7 +7,7 @@ import type { Endpoint } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import type { Services } from '../features/operation.ts'
-import { identifyHost, identifyName } from '../resolver/identify.ts'
+import { counts, identifyCookie, identifyHost, identifyName, inOrder } from '../resolver/identify.ts'
 
 /** The largest body that is read. */
 export const MAXIMUM_BODY_BYTES = 1_048_576
@@ -28,20 +28,41 @@ export async function readCredential(request: Request, { tokens, apiKeys }: Serv
   return tokens.verify(bearer)
 }
 
+const isOutdated = (error: unknown): error is StratumError => error instanceof StratumError && error.code === 'ISSUER_OUTDATED'
+
+/**
+ * Do what asks SQL. Where that says that the issuer of a token is gone, what is kept of it goes too, the credential
+ * is read again, and it is done once more: the issuer may have been replaced.
+ * @throws TOKEN_INVALID where the token is nobody's now
+ */
+export async function withStandingIssuer<T>({ tokens }: Services, readAgain: () => Promise<void>, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work()
+  } catch (error) {
+    if (!isOutdated(error)) throw error
+    tokens.forget(String(error.details['issuer_id']))
+  }
+  await readAgain()
+  try {
+    return await work()
+  } catch (error) {
+    throw isOutdated(error) ? stratumError('TOKEN_INVALID', { reason: 'its issuer is not trusted' }) : error
+  }
+}
+
 /**
  * What else of the request names a tenant. The header counts from API keys only, as these are held by
  * servers: a browser's user must not pick a tenant by a header.
  */
 export function readNamedTenants(context: Context, credential: Credential, { hosts }: Services): NamedTenant[] {
   const header = context.req.header('x-tenant-id')
-  if (header !== undefined && credential.type !== 'api_key') throw stratumError('TENANT_HEADER_UNTRUSTED')
+  // Where it does not count it is refused too: whoever sends it would act for another tenant than it names.
+  if (header !== undefined && (credential.type !== 'api_key' || !counts(hosts, 'header'))) throw stratumError('TENANT_HEADER_UNTRUSTED')
   const inPath = context.req.param('named_tenant')
   const host = identifyHost(context.req.header('host') ?? new URL(context.req.url).host, hosts)
-  return [
-    ...(host ? [host] : []),
-    ...(inPath === undefined ? [] : [identifyName('path', inPath)]),
-    ...(header === undefined ? [] : [identifyName('header', header)]),
-  ]
+  const path = inPath === undefined ? null : identifyName('path', inPath, hosts)
+  const cookie = identifyCookie(context.req.header('cookie'), hosts)
+  return inOrder([host, path, header === undefined ? null : identifyName('header', header), cookie], hosts)
 }
 
 /** The body as text, never reading more than is allowed. */

@@ -15,6 +15,13 @@ export function wantsPreview(context: Context, endpoint: Endpoint): boolean {
   return asked[0] === 'true'
 }
 
+/** The version that an answer has to hold at least, as a write answered it in `Stratum-Version`. @throws INVALID_REQUEST */
+export function readMinimumVersion(context: Context): string | undefined {
+  const given = context.req.header('stratum-min-version')
+  if (given !== undefined && !/^\d{1,19}$/.test(given)) throw refuse('Stratum-Min-Version: must be what an answer said in Stratum-Version')
+  return given
+}
+
 /** `Idempotency-Key` of a POST and `If-Match` of what can be shown. @throws INVALID_REQUEST */
 export function readRunOptions(context: Context, endpoint: Endpoint): RunOptions {
   const key = endpoint.method === 'POST' ? context.req.header('idempotency-key') : undefined

@@ -1,12 +1,15 @@
-/** `npm run dev`: Postgres, the Neon endpoint, migrations, the demo and the Worker, from one command. */
+/** `npm run dev`: Postgres, the Neon endpoint, migrations, the provisioner, the demo and the Worker, from one command. */
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join, resolve } from 'node:path'
 import { SignJWT } from 'jose'
 import pg from 'pg'
 import { stratumError } from '../core/error-classes.ts'
+import { parseKeyRing } from '../crypto/key-ring.ts'
 import { migrate, overPostgres } from '../db/migrate.ts'
 import { ensureRoles, type RolePart } from '../db/roles.ts'
+import { type Provisioner, startProvisioner } from '../provisioning/runner.ts'
+import { DEFAULT_DNS_URL } from '../resolver/dns.ts'
 import { Stratum } from '../stratum.ts'
 import { type DemoTenants, seedDemo } from './demo.ts'
 import { startNeonEndpoint } from './neon-endpoint.ts'
@@ -26,8 +29,12 @@ export interface DevStack {
   jwt: string
   /** The owner's connection string over TCP. */
   database_url: string
+  /** The connection string of `stratum_app` over TCP: for tenants' data, over a tenant handle. */
+  app_database_url: string
   /** Where Neon's HTTP protocol is spoken for this database. */
   neon_url: string
+  /** Where the provisioner answers `GET /health`. */
+  provisioner_url: string
   /** Ids by slug. */
   tenants: Partial<DemoTenants>
 }
@@ -105,6 +112,21 @@ async function fill(databaseUrl: string, directory: string, secrets: DevSecrets)
   }
 }
 
+/** In this process, so that it ends with it. */
+function startDevProvisioner(databaseUrl: string, secrets: DevSecrets, log: DevOptions['log']): Promise<Provisioner> {
+  return startProvisioner({
+    databaseUrl,
+    masterKeys: parseKeyRing(secrets.master_keys, { variable: 'master_keys', bytes: 32, exact: true }),
+    apiKeySecrets: parseKeyRing(secrets.api_key_secrets, { variable: 'api_key_secrets', bytes: 32, exact: false }),
+    port: 0,
+    host: '127.0.0.1',
+    concurrency: 4,
+    dnsUrl: DEFAULT_DNS_URL,
+    grace: 2_000,
+    log: (level, event, fields) => log(JSON.stringify({ time: new Date().toISOString(), level, event, ...fields })),
+  })
+}
+
 /** Sign a token as the dev issuer does. */
 export const signDevToken = (secret: string, claims: { tenant?: string; scope: string }, subject: string): Promise<string> =>
   new SignJWT(claims)
@@ -159,6 +181,8 @@ export async function startDev({ port, data, log }: DevOptions): Promise<{ stack
     log(`neon http ${neon.url}`)
     await prepareDatabase((database) => postgres.url(database), secrets, log)
     const databaseUrl = connectionString(postgres.port, 'owner', secrets)
+    const provisioner = await startDevProvisioner(databaseUrl, secrets, log)
+    closers.push(() => provisioner.stop())
     const { tenants, apiKey } = await fill(databaseUrl, directory, secrets)
     const worker = await startWorker({
       port,
@@ -169,7 +193,17 @@ export async function startDev({ port, data, log }: DevOptions): Promise<{ stack
     })
     closers.push(() => worker.stop())
     const jwt = await signDevToken(secrets.jwt_secret, { tenant: 'northstar_msp', scope: 'read write' }, 'dev@northstar')
-    const stack: DevStack = { url: worker.url, api_key: apiKey, jwt_secret: secrets.jwt_secret, jwt, database_url: databaseUrl, neon_url: neon.url, tenants }
+    const stack: DevStack = {
+      url: worker.url,
+      api_key: apiKey,
+      jwt_secret: secrets.jwt_secret,
+      jwt,
+      database_url: databaseUrl,
+      app_database_url: connectionString(postgres.port, 'app', secrets),
+      neon_url: neon.url,
+      provisioner_url: provisioner.url,
+      tenants,
+    }
     closers.push(() => rm(stackFile, { force: true }))
     // Renamed into place: whoever waits for it finds it whole.
     await writeFile(`${stackFile}.new`, `${JSON.stringify(stack, null, 2)}\n`, { mode: 0o600 })

@@ -74,13 +74,28 @@ interface Sending extends CallOptions {
   dryRun?: boolean
 }
 
+/** The newest change that this client has made, so that whatever isolate answers next, it sees it. */
+class OwnWrites {
+  #newest = 0n
+
+  note(version: string | null): void {
+    if (version !== null && /^\d+$/.test(version) && BigInt(version) > this.#newest) this.#newest = BigInt(version)
+  }
+
+  ask(headers: Headers): void {
+    if (this.#newest > 0n && !headers.has('stratum-min-version')) headers.set('stratum-min-version', String(this.#newest))
+  }
+}
+
 async function send(
   endpoint: Endpoint,
   input: Record<string, unknown>,
   options: ClientOptions,
+  own: OwnWrites,
   { dryRun, idempotencyKey, ifMatch }: Sending = {},
 ): Promise<unknown> {
   const headers = new Headers(options.headers)
+  own.ask(headers)
   if (idempotencyKey !== undefined) headers.set('idempotency-key', idempotencyKey)
   if (ifMatch !== undefined) headers.set('if-match', `"${ifMatch}"`)
   if (options.apiKey !== undefined) headers.set('x-api-key', options.apiKey)
@@ -92,6 +107,7 @@ async function send(
   } catch (error) {
     throw stratumError('SERVER_UNREACHABLE', { reason: 'the connection failed' }, { cause: error })
   }
+  own.note(response.headers.get('stratum-version'))
   if (!response.ok) throw await toError(response)
   try {
     return await response.json()
@@ -100,13 +116,14 @@ async function send(
   }
 }
 
-/** Make a client of a Stratum service. */
+/** Make a client of a Stratum service. It sees its own writes at once, from whatever isolate it is answered. */
 export function createClient(options: ClientOptions): StratumClient {
   const client: Record<string, unknown> = {}
+  const own = new OwnWrites()
   const dryRun: Record<string, unknown> = {}
   for (const endpoint of endpointList) {
-    client[endpoint.id] = (input: Record<string, unknown> = {}, call: CallOptions = {}) => send(endpoint, input, options, call)
-    dryRun[endpoint.id] = (input: Record<string, unknown> = {}) => send(endpoint, input, options, { dryRun: true })
+    client[endpoint.id] = (input: Record<string, unknown> = {}, call: CallOptions = {}) => send(endpoint, input, options, own, call)
+    dryRun[endpoint.id] = (input: Record<string, unknown> = {}) => send(endpoint, input, options, own, { dryRun: true })
   }
   client['dryRun'] = dryRun
   return client as StratumClient

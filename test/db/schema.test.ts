@@ -25,7 +25,17 @@ interface Routine {
 let installation: Installation
 let routines: Routine[]
 /** What the edge calls besides the operations: they judge the caller, and run an operation or serve one. */
-const AROUND = ['authenticate', 'run_once', 'dry_run', 'run_if_match', 'read_config_definitions', 'read_stored_config']
+const AROUND = [
+  'authenticate',
+  'run_once',
+  'dry_run',
+  'run_if_match',
+  'read_config_definitions',
+  'read_stored_config',
+  'read_changes',
+  'visit_tenant',
+  'read_issuer',
+]
 const operations = new Set([...AROUND, ...endpointList.map((endpoint) => sqlName(endpoint.id))])
 const codes = Object.keys(CATALOGUE) as ErrorCode[]
 

@@ -74,6 +74,7 @@ describe('on an empty database', () => {
     expect(again.output.trim().split('\n')).toEqual([
       ...['owner', 'control', 'app'].map((part) => `role      ${prefix}${part}: was there; its password is left as it is`),
       'schema    up to date',
+      'queue     installed',
       'key       a global key is there already; nothing was made anew.',
       expect.stringContaining('Lost it?'),
     ])
@@ -182,7 +183,7 @@ describe('answers one sentence and exit code 1 for', () => {
 
   it('no connection string at all', async () => {
     const { errors, code } = await stratum('setup')
-    expect({ errors, code }).toEqual({ errors: "error: required option '--database-url <url>' not specified\n", code: 1 })
+    expect({ errors, code }).toEqual({ errors: "error: required option '--database-url <url>' not specified\n", code: 2 })
   })
 })
 

@@ -70,7 +70,7 @@ const isOpen = (port: number | string) =>
     socket.once('connect', () => resolve(true)).once('error', () => resolve(false))
     socket.once('connect', () => socket.destroy())
   })
-const portsOf = ({ url, database_url, neon_url }: DevStack) => [url, database_url, neon_url].map((each) => new URL(each).port)
+const portsOf = ({ url, database_url, neon_url, provisioner_url }: DevStack) => [url, database_url, neon_url, provisioner_url].map((each) => new URL(each).port)
 const sentence = (run: Run) => run.output().trim().split('\n')
 
 const first = { directory: '', port: 0 }
@@ -93,7 +93,7 @@ afterAll(async () => {
 })
 
 it('writes dev.json when all answers, and everything in it works', async () => {
-  expect(Object.keys(stack)).toEqual(['url', 'api_key', 'jwt_secret', 'jwt', 'database_url', 'neon_url', 'tenants'])
+  expect(Object.keys(stack)).toEqual(['url', 'api_key', 'jwt_secret', 'jwt', 'database_url', 'app_database_url', 'neon_url', 'provisioner_url', 'tenants'])
   expect(stack.url).toBe(`http://localhost:${first.port}`)
   const admin = createClient({ baseUrl: stack.url, apiKey: stack.api_key })
   expect((await admin.getHealth()).database).toMatchObject({ role: 'stratum_control', role_bypasses_row_security: false })
@@ -127,6 +127,18 @@ it('answers by the demo tree: a locked key, a permission, a secret for who may r
   expect((await member.resolveConfig({ id })).config['smtp_password']).toMatchObject({ value: null, sensitive: true })
 })
 
+it.each(['SHARED_RLS', 'SCHEMA_PER_TENANT', 'DB_PER_TENANT'] as const)('makes a tenant with %s ready', async (isolation_strategy) => {
+  const admin = createClient({ baseUrl: stack.url, apiKey: stack.api_key })
+  const { id } = await admin.createTenant({ slug: `dev_${isolation_strategy.toLowerCase()}`, name: 'Isolated', isolation_strategy })
+  await expect.poll(async () => (await admin.getTenant({ id })).provisioning_status, { interval: 20, timeout: 10_000 }).toBe('ready')
+  const health = await fetch(`${stack.provisioner_url}/health`)
+  expect([health.status, await health.json()]).toMatchObject([200, { status: 'ok' }])
+  const app = new pg.Client(stack.app_database_url)
+  await app.connect()
+  expect((await app.query(`select stratum_guard.role_problem() as problem`)).rows).toEqual([{ problem: null }])
+  await app.end()
+})
+
 it('prints what a person needs, with the key and the commands to try', async () => {
   await expect.poll(firstRun.output).toContain('Ctrl-C stops it')
   for (const part of ['Stratum is up.', stack.url, stack.api_key, stack.jwt, `${first.directory}/dev.json`, 'http://northstar-msp.localhost:']) {
@@ -158,10 +170,10 @@ it('says in one sentence that its port is taken, or its data in use, and leaves 
 })
 
 it('stops everything on SIGINT and takes dev.json away', async () => {
-  expect(await Promise.all(portsOf(stack).map(isOpen))).toEqual([true, true, true])
+  expect(await Promise.all(portsOf(stack).map(isOpen))).toEqual([true, true, true, true])
   firstRun.child.kill('SIGINT')
   expect(await firstRun.ended).toBe(0)
-  expect(await Promise.all(portsOf(stack).map(isOpen))).toEqual([false, false, false])
+  expect(await Promise.all(portsOf(stack).map(isOpen))).toEqual([false, false, false, false])
   expect(await readdir(first.directory)).not.toContain('dev.json')
 })
 

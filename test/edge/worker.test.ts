@@ -1,11 +1,13 @@
 /** What only workerd can show: the bundle as it is deployed, its environment, its connections. */
 import { once } from 'node:events'
-import { connect } from 'node:net'
+import { createServer, type Server } from 'node:http'
+import { type AddressInfo, connect } from 'node:net'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { generateRingKey } from '../../src/crypto/key-ring.ts'
 import { createClient, type StratumClient } from '../../src/sdk/client.ts'
 import { Stratum } from '../../src/stratum.ts'
 import { AUDIENCE, createInstallation, type Installation, ISSUER, JWT_SECRET, signToken } from '../support/installation.ts'
+import { ownIssuer } from '../support/issuers.ts'
 import { startWorkers, type Workerd } from './workerd.ts'
 
 const MISCONFIGURED = {
@@ -19,6 +21,8 @@ const MISCONFIGURED = {
   'no-database.test': [{ DATABASE_URL: undefined }, /^The variable DATABASE_URL is missing; .*\.$/],
   'bad-database.test': [{ DATABASE_URL: 'mysql://root:hunter2@db/x' }, /^The variable DATABASE_URL is not a PostgreSQL connection string .*\.$/],
   'bad-issuers.test': [{ STRATUM_ISSUERS: '[{"issuer": "https://idp.test"}]' }, /^STRATUM_ISSUERS.*\.$/],
+  'bad-dns.test': [{ STRATUM_DNS_URL: 'http://dns.example/dns-query' }, /^The variable STRATUM_DNS_URL must be an https:\/\/ URL .*\.$/],
+  'no-cookie.test': [{ STRATUM_SOURCES: 'token,cookie' }, /^The variable STRATUM_SOURCES lists cookie; say which in STRATUM_COOKIE\.$/],
   'not-json-issuers.test': [{ STRATUM_ISSUERS: 'hunter2' }, /^STRATUM_ISSUERS.*\.$/],
 } as const
 
@@ -27,9 +31,19 @@ let stratum: Stratum
 let workerd: Workerd
 let admin: StratumClient
 let adminKey: string
+/** Answers DNS over HTTPS with `txt`, by name; a name that begins with `_stratum.redirect` with a redirect. */
+let dns: Server
+const txt = new Map<string, string>()
 
 beforeAll(async () => {
   installation = await createInstallation()
+  dns = createServer((request, response) => {
+    const name = new URL(request.url ?? '', 'http://dns').searchParams.get('name') ?? ''
+    if (name.startsWith('_stratum.redirect')) return response.writeHead(302, { location: '/?name=_stratum.shop.customer.example' }).end()
+    const value = txt.get(name)
+    response.end(JSON.stringify({ Status: value ? 0 : 3, Answer: value ? [{ name, type: 16, data: `"${value}"` }] : [] }))
+  })
+  await new Promise<void>((listening) => dns.listen(0, '127.0.0.1', listening))
   const rings = { masterKeys: generateRingKey('edge'), apiKeySecrets: generateRingKey('edge') }
   const environment = {
     DATABASE_URL: installation.urls.control,
@@ -37,6 +51,7 @@ beforeAll(async () => {
     STRATUM_MASTER_KEYS: rings.masterKeys,
     STRATUM_API_KEY_SECRETS: rings.apiKeySecrets,
     STRATUM_BASE_DOMAINS: 'stratum.test',
+    STRATUM_DNS_URL: `http://127.0.0.1:${(dns.address() as AddressInfo).port}/`,
     STRATUM_ISSUERS: JSON.stringify([
       {
         issuer: ISSUER,
@@ -59,6 +74,7 @@ beforeAll(async () => {
 })
 afterAll(async () => {
   await workerd.stop()
+  await new Promise((closed) => dns.close(closed))
   await installation.close()
 })
 
@@ -73,6 +89,29 @@ it('answers fifty requests at once as the very first of its isolate, and the nex
       round,
     ).toEqual(Array.from({ length: 50 }, () => 200))
   }
+})
+
+it('answers fifty requests at once for the context of a tenant that it has not met', async () => {
+  const { id } = await stratum.createTenant({ slug: 'cold_tenant', name: 'Cold' })
+  const { key } = await stratum.createApiKey(id, { scopes: ['read'] })
+  for (const round of ['first', 'second']) {
+    const answers = await Promise.all(Array.from({ length: 50 }, () => get('http://stratum.test/api/v1/context', { 'x-api-key': key })))
+    expect(
+      answers.map((answer) => answer.status),
+      round,
+    ).toEqual(Array.from({ length: 50 }, () => 200))
+  }
+})
+
+it('answers fifty tokens at once of a stored issuer that it has not met, and none once it is deleted', async () => {
+  const own = ownIssuer()
+  const { id: tenantId } = await stratum.createTenant({ slug: 'with_issuer', name: 'With an issuer' })
+  const { id } = await stratum.createIssuer(own.fields({ tenant_id: tenantId }))
+  const ask = async (token: string) => (await get('http://stratum.test/api/v1/tenants', { authorization: `Bearer ${token}` })).status
+  const tokens = await Promise.all(Array.from({ length: 50 }, (_, index) => own.token({ index })))
+  expect(new Set(await Promise.all(tokens.map(ask)))).toEqual(new Set([200]))
+  await stratum.deleteIssuer(id)
+  expect(new Set(await Promise.all(tokens.map(ask)))).toEqual(new Set([401]))
 })
 
 it('runs the whole thread: a tree, config with a secret, and a tenant resolved by host and by token', async () => {
@@ -97,6 +136,18 @@ it('runs the whole thread: a tree, config with a secret, and a tenant resolved b
   await expect(client('http://elsewhere.stratum.test', { apiKey: adminKey }).getContext()).rejects.toMatchObject({ code: 'TENANT_NOT_FOUND' })
 })
 
+it('verifies a custom domain over DNS over HTTPS, by the record that the embedded class asks for too', async () => {
+  const { id } = await admin.createTenant({ slug: 'shop', name: 'Shop' })
+  const { domain, txt_name, txt_value } = await admin.createDomain({ id, domain: 'Shop.customer.example' })
+  expect((await stratum.listDomains(id)).data).toMatchObject([{ domain, txt_value }])
+  await expect(admin.verifyDomain({ id, domain })).rejects.toMatchObject({ code: 'DOMAIN_NOT_VERIFIED', details: { found: 0, dns_status: 'NXDOMAIN' } })
+  txt.set(txt_name, txt_value)
+  expect((await admin.verifyDomain({ id, domain })).verified).toBe(true)
+  expect((await admin.resolve({ host: domain })).tenant_id).toBe(id)
+  await admin.createDomain({ id, domain: 'redirect.customer.example' })
+  await expect(admin.verifyDomain({ id, domain: 'redirect.customer.example' })).rejects.toMatchObject({ code: 'DNS_UNAVAILABLE', status: 503 })
+})
+
 it('serves its own description, open to anybody', async () => {
   const document = await get('http://stratum.test/api/v1/openapi.json')
   expect(document.headers.get('content-type')).toContain('application/json')
@@ -118,7 +169,12 @@ it('writes one line a request, without what the request carried', async () => {
         .map((line) => JSON.parse(line.message))
         .filter((line) => line.request_id === 'the-request-logged'),
     )
-    .toEqual([{ level: 'info', request_id: 'the-request-logged', method: 'GET', route: '/api/v1/tenants', status: 200, duration_ms: expect.any(Number) }])
+    .toEqual([
+      {
+        ...{ level: 'info', request_id: 'the-request-logged', method: 'GET', route: '/api/v1/tenants', status: 200, principal: 'api_key' },
+        ...{ trace_id: expect.stringMatching(/^[0-9a-f]{32}$/), duration_ms: expect.any(Number), database_ms: expect.any(Number) },
+      },
+    ])
   expect(workerd.logs.filter((line) => line.message.includes(adminKey))).toEqual([])
 })
 

@@ -11,6 +11,8 @@ export interface Workerd {
   port: number
   /** What the Workers wrote to the console so far. */
   logs: WorkerdStructuredLog[]
+  /** The port of one host's Worker alone, where its requests come as they were sent; the shared one's router reads them first. */
+  directPort(host: string): Promise<number>
   /** A fetch that connects to workerd and sends the URL's host, which no resolver knows, as Host. */
   fetch(request: Request): Promise<Response>
   stop(): Promise<void>
@@ -30,27 +32,40 @@ async function send(port: number, request: Request): Promise<Response> {
   })
 }
 
-/** Bundle the Worker as a deployment would and start it once for each host, with an environment of its own. */
-export async function startWorkers(environments: Record<string, Record<string, string>>): Promise<Workerd> {
+/**
+ * Bundle the Worker as a deployment would and start it once for each host, with an environment of its own.
+ * @param services scripts of further Workers that a host's Worker is bound to, by host and name of the binding
+ */
+export async function startWorkers(
+  environments: Record<string, Record<string, string>>,
+  services: Record<string, Record<string, string>> = {},
+): Promise<Workerd> {
   const directory = await mkdtemp(join(tmpdir(), 'stratum-edge-'))
   const scriptPath = await bundleWorker(directory)
   const logs: WorkerdStructuredLog[] = []
+  const serviceName = (host: string, binding: string) => `${host.replaceAll('.', '-')}-${binding}`
   const workers = Object.entries(environments).map(([host, bindings]) => ({
     name: host.replaceAll('.', '-'),
+    serviceBindings: Object.fromEntries(Object.keys(services[host] ?? {}).map((binding) => [binding, serviceName(host, binding)])),
     routes: [`${host}/*`, `*.${host}/*`],
+    unsafeDirectSockets: [{ host: '127.0.0.1', port: 0 }],
     modules: true,
     scriptPath,
     modulesRoot: directory,
     compatibilityDate: '2026-11-09',
     bindings,
   }))
+  const bound = Object.entries(services).flatMap(([host, scripts]) =>
+    Object.entries(scripts).map(([binding, script]) => ({ name: serviceName(host, binding), modules: true, script, compatibilityDate: '2026-11-09' })),
+  )
   const miniflare = new Miniflare(
-    convertV4MiniflareOptions({ host: '127.0.0.1', port: 0, cf: false, handleStructuredLogs: (line) => logs.push(line), workers }),
+    convertV4MiniflareOptions({ host: '127.0.0.1', port: 0, cf: false, handleStructuredLogs: (line) => logs.push(line), workers: [...workers, ...bound] }),
   )
   const port = Number((await miniflare.ready).port)
   return {
     port,
     logs,
+    directPort: async (host) => Number((await miniflare.unsafeGetDirectURL(host.replaceAll('.', '-'))).port),
     fetch: (request) => send(port, request),
     async stop() {
       await miniflare.dispose()

@@ -175,7 +175,6 @@ describe('all or nothing', () => {
       spec({ metadata: { text: '\u0000' } }),
     ]
     for (const entry of entries) await expectNothing([good(), entry as Spec], 'VALIDATION_FAILED')
-    await expectNothing([good(), spec({ isolation_strategy: 'SCHEMA_PER_TENANT' })], 'PROVISIONING_UNAVAILABLE')
   })
 })
 

@@ -4,6 +4,7 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Tenant } from '../../src/features/tenants/contract.ts'
 import type { StratumClient } from '../../src/sdk/client.ts'
 import { BASE, createInstallation, type Installation } from '../support/installation.ts'
+import { ownIssuer } from '../support/issuers.ts'
 import { contents, recordedBy, SYSTEM_CHAIN } from '../support/record.ts'
 import { plantLine, plantTree, refusal, uniqueSlug } from '../support/tree.ts'
 
@@ -59,6 +60,21 @@ const config =
 const entry = { key: 'k', value: 1, locked: false, sensitive: false }
 const redacted = { key: 'k', value: '[redacted]', locked: false, sensitive: true }
 
+/** A claim whose record is published. */
+const claim = async ({ id }: Tenant) => {
+  const made = await admin.createDomain({ id, domain: `${uniqueSlug('shop').replaceAll('_', '-')}.customer.example` })
+  installation.zone.publish(made)
+  return made.domain
+}
+/** A claim as it is stored: without the record, which is computed. */
+const stored = async ({ id }: Tenant, domain: string) => {
+  const { txt_name: _, txt_value: _value, ...claimed } = (await admin.listDomains({ id })).data.find((each) => each.domain === domain) ?? {}
+  return claimed
+}
+
+const plantJob = async (task: string, tenantId: string): Promise<string> =>
+  (await installation.owner.query<{ id: string }>(`select stratum.enqueue($1, $2, '{}') as id`, [task, tenantId])).rows[0]?.id ?? ''
+
 const cases: Record<string, Case> = {
   'creating a tenant': async ({ mid }) => {
     const slug = uniqueSlug('made')
@@ -85,6 +101,17 @@ const cases: Record<string, Case> = {
       }),
     }
   },
+  'asking for a change of isolation': async ({ mid }) => ({
+    run: () => admin.migrateIsolation({ id: mid.id, isolation_strategy: 'SCHEMA_PER_TENANT' }),
+    expected: async () => {
+      const [change] = (await admin.listIsolationChanges({ id: mid.id })).data
+      const [before, after] = [
+        { isolation_strategy: 'SHARED_RLS', isolation_name: null },
+        { isolation_strategy: 'SCHEMA_PER_TENANT', isolation_name: change?.to_name, job_id: change?.job_id },
+      ]
+      return { action: 'tenant.isolation_change_requested', chain: mid.id, resource: { type: 'tenant', id: mid.id }, before, after, feed: [] }
+    },
+  }),
   'describing a tenant': async ({ mid }, paths) => ({
     run: () => admin.updateTenant({ id: mid.id, metadata: { b: 2 } }),
     expected: async () => ({
@@ -112,6 +139,14 @@ const cases: Record<string, Case> = {
   'resuming a tenant': status('resumeTenant', 'off', 'tenant.resumed', 'suspended', 'active'),
   'archiving a tenant': status('archiveTenant', 'off', 'tenant.archived', 'suspended', 'archived'),
   'deleting a tenant': status('deleteTenant', 'leaf', 'tenant.archived', 'active', 'archived'),
+  'purging tenants': async ({ mid, leaf, off }, paths) => ({
+    run: () => admin.purgeTenant({ id: mid.id, subtree: true }),
+    expected: () => ({
+      ...{ action: 'tenant.purged', chain: SYSTEM_CHAIN, resource: { type: 'tenant', id: mid.id }, before: null },
+      after: { purged: { count: 3, ids: [mid.id, leaf.id, off.id] }, erased: expect.objectContaining({ tenants: 3 }) },
+      feed: [['subtree', paths.mid], ...[mid, leaf, off].map(({ slug }): [string, string] => ['host', slug])].toSorted() as Array<[string, string]>,
+    }),
+  }),
   'setting config': config({}, null, entry),
   'overwriting config with a secret': config({ sensitive: true }, entry, redacted, {}),
   'deleting a secret': config({}, redacted, null, { sensitive: true }),
@@ -152,6 +187,36 @@ const cases: Record<string, Case> = {
       },
     ]),
   ),
+  'claiming a domain': async ({ mid }) => {
+    const domain = `${uniqueSlug('shop').replaceAll('_', '-')}.customer.example`
+    const resource = { type: 'domain', tenant_id: mid.id, domain }
+    return {
+      run: () => admin.createDomain({ id: mid.id, domain }),
+      expected: async () => ({ action: 'domain.created', chain: mid.id, resource, before: null, after: await stored(mid, domain), feed: [] }),
+    }
+  },
+  'verifying a domain': async ({ mid }) => {
+    const domain = await claim(mid)
+    const [resource, before] = [{ type: 'domain', tenant_id: mid.id, domain }, await stored(mid, domain)]
+    return {
+      run: () => admin.verifyDomain({ id: mid.id, domain }),
+      expected: async () => ({ action: 'domain.verified', chain: mid.id, resource, before, after: await stored(mid, domain), feed: [['host', domain]] }),
+    }
+  },
+  ...Object.fromEntries(
+    [true, false].map((verified): [string, Case] => [
+      `giving up a ${verified ? 'verified' : 'claimed'} domain`,
+      async ({ mid }) => {
+        const domain = await claim(mid)
+        if (verified) await admin.verifyDomain({ id: mid.id, domain })
+        const [resource, before] = [{ type: 'domain', tenant_id: mid.id, domain }, await stored(mid, domain)]
+        return {
+          run: () => admin.deleteDomain({ id: mid.id, domain }),
+          expected: () => ({ action: 'domain.deleted', chain: mid.id, resource, before, after: null, feed: verified ? [['host', domain]] : [] }),
+        }
+      },
+    ]),
+  ),
   ...Object.fromEntries(
     [true, false].map((bound): [string, Case] => [
       `creating a ${bound ? 'bound' : 'global'} API key`,
@@ -168,6 +233,51 @@ const cases: Record<string, Case> = {
       },
     ]),
   ),
+  ...Object.fromEntries(
+    [true, false].map((bound): [string, Case] => [
+      `storing ${bound ? 'a bound' : 'an unbound'} issuer`,
+      async ({ mid }) => {
+        const own = ownIssuer()
+        return {
+          run: () => admin.createIssuer(own.fields({ tenant_id: bound ? mid.id : null })),
+          expected: async () => {
+            const [after] = (await admin.listIssuers({ limit: 1 })).data
+            const [chain, resource] = [bound ? mid.id : SYSTEM_CHAIN, { type: 'issuer', id: after?.id }]
+            return { action: 'issuer.created', chain, resource, before: null, after, feed: [['issuer', own.name]] }
+          },
+        }
+      },
+    ]),
+  ),
+  'deleting an issuer': async ({ mid }) => {
+    const own = ownIssuer()
+    const before = await admin.createIssuer(own.fields({ tenant_id: mid.id }))
+    const resource = { type: 'issuer', id: before.id }
+    return {
+      run: () => admin.deleteIssuer({ id: before.id }),
+      expected: () => ({ action: 'issuer.deleted', chain: mid.id, resource, before, after: null, feed: [['issuer', own.name]] }),
+    }
+  },
+  'mapping an external id': async ({ mid }) => {
+    const mapping = { issuer: ownIssuer().name, external_id: 'org_1' }
+    return {
+      run: () => admin.setExternalId({ id: mid.id, ...mapping }),
+      expected: async () => {
+        const [after] = (await admin.listExternalIds({ id: mid.id })).data
+        const resource = { type: 'external_id', id: mid.id, ...mapping }
+        return { action: 'external_id.set', chain: mid.id, resource, before: null, after, feed: [['issuer', mapping.issuer]] }
+      },
+    }
+  },
+  'deleting an external id': async ({ mid }) => {
+    const mapping = { issuer: ownIssuer().name, external_id: 'org_1' }
+    const before = await admin.setExternalId({ id: mid.id, ...mapping })
+    const resource = { type: 'external_id', id: mid.id, ...mapping }
+    return {
+      run: () => admin.deleteExternalId({ id: mid.id, ...mapping }),
+      expected: () => ({ action: 'external_id.deleted', chain: mid.id, resource, before, after: null, feed: [['issuer', mapping.issuer]] }),
+    }
+  },
   'revoking an API key': async ({ mid }) => {
     const { key: _, ...before } = await admin.createApiKey({ tenant_id: mid.id })
     const resource = { type: 'api_key', id: before.id }
@@ -175,6 +285,28 @@ const cases: Record<string, Case> = {
     return {
       run: () => admin.revokeApiKey({ id: before.id }),
       expected: () => ({ action: 'api_key.revoked', chain: mid.id, resource, before, after, feed: [['principal', before.id]] }),
+    }
+  },
+  'retrying a job': async ({ mid }) => {
+    const id = await plantJob('sync_route', mid.id)
+    await installation.owner.query(`update stratum.jobs set status = 'failed', attempts = 30 where id = $1`, [id])
+    const before = await admin.getJob({ id })
+    const after = { ...before, status: 'queued', attempts: 0 }
+    return {
+      run: () => admin.retryJob({ id }),
+      expected: () => ({ action: 'job.retried', chain: mid.id, resource: { type: 'job', id }, before, after, feed: [] }),
+    }
+  },
+  'cancelling a job': async ({ mid }) => {
+    const id = await plantJob('change_isolation', mid.id)
+    await installation.owner.query(
+      `insert into stratum.isolation_changes (id, tenant_id, job_id, from_strategy, to_strategy) values (gen_random_uuid(), $1, $2, 'SHARED_RLS', 'SCHEMA_PER_TENANT')`,
+      [mid.id, id],
+    )
+    const before = await admin.getJob({ id })
+    return {
+      run: () => admin.cancelJob({ id }),
+      expected: () => ({ action: 'job.cancelled', chain: mid.id, resource: { type: 'job', id }, before, after: before, feed: [] }),
     }
   },
 }
@@ -256,6 +388,14 @@ describe('what fails or only reads', () => {
     const locked = await admin.createPermission({ id: root.id, key: 'locked', mode: 'LOCKED', revocation_mode: 'PERMANENT' })
     const revoked = await admin.createApiKey({ tenant_id: id })
     await admin.revokeApiKey({ id: revoked.id })
+    const own = ownIssuer()
+    await admin.createIssuer(own.fields())
+    const mapping = { issuer: own.name, external_id: 'org_1' }
+    await admin.setExternalId({ id, ...mapping })
+    const claimed = await claim(mid)
+    await admin.createDomain({ id, domain: 'unproven.example' })
+    await admin.verifyDomain({ id, domain: claimed })
+    installation.zone.publish(await admin.createDomain({ id: leaf.id, domain: claimed }))
     const [unknown, reader, bound] = [randomUUID(), await installation.clientFor(null, ['read']), await installation.clientFor(leaf.id)]
     const refused = [
       [() => admin.createTenant({ slug: mid.slug, name: 'X' }), 'TENANT_SLUG_TAKEN'],
@@ -281,8 +421,22 @@ describe('what fails or only reads', () => {
       [() => admin.updatePermission({ id, policy_id: unknown, value: 1 }), 'PERMISSION_NOT_FOUND'],
       [() => admin.updatePermission({ id: root.id, policy_id: locked.id, value: 1 }), 'PERMISSION_REVOCATION_DENIED'],
       [() => admin.deletePermission({ id: root.id, policy_id: locked.id }), 'PERMISSION_REVOCATION_DENIED'],
+      [() => admin.createDomain({ id, domain: 'co.uk' }), 'DOMAIN_NOT_ALLOWED'],
+      [() => admin.createDomain({ id, domain: claimed }), 'DOMAIN_EXISTS'],
+      [() => admin.createDomain({ id: off.id, domain: claimed }), 'TENANT_INVALID_STATE'],
+      [() => admin.verifyDomain({ id, domain: 'unproven.example' }), 'DOMAIN_NOT_VERIFIED'],
+      [() => admin.verifyDomain({ id: leaf.id, domain: claimed }), 'DOMAIN_TAKEN'],
+      [() => admin.deleteDomain({ id: root.id, domain: claimed }), 'DOMAIN_NOT_FOUND'],
+      [() => admin.migrateIsolation({ id, isolation_strategy: 'SHARED_RLS' }), 'ISOLATION_UNCHANGED'],
+      [() => admin.migrateIsolation({ id: off.id, isolation_strategy: 'SCHEMA_PER_TENANT' }), 'TENANT_INVALID_STATE'],
       [() => admin.createApiKey({ tenant_id: off.id }), 'TENANT_INVALID_STATE'],
       [() => admin.revokeApiKey({ id: unknown }), 'API_KEY_NOT_FOUND'],
+      [() => admin.createIssuer(own.fields()), 'ISSUER_EXISTS'],
+      [() => bound.createIssuer(own.fields({ audience: 'other', global: true })), 'GLOBAL_ADMIN_REQUIRED'],
+      [() => admin.deleteIssuer({ id: unknown }), 'ISSUER_NOT_FOUND'],
+      [() => bound.setExternalId({ id: leaf.id, ...mapping }), 'GLOBAL_ADMIN_REQUIRED'],
+      [() => admin.setExternalId({ id: leaf.id, ...mapping }), 'EXTERNAL_ID_TAKEN'],
+      [() => admin.deleteExternalId({ id: leaf.id, ...mapping }), 'EXTERNAL_ID_NOT_FOUND'],
       [() => reader.resolveConfig({ id: root.id, reveal: true }), 'SCOPE_REQUIRED'],
     ] as const
     const before = await contents(installation.owner)
@@ -290,6 +444,8 @@ describe('what fails or only reads', () => {
     for (const [operation, code] of refused) await refusal(operation(), code)
     await admin.moveTenant({ id, new_parent_id: root.id })
     await admin.revokeApiKey({ id: revoked.id })
+    await Promise.all([admin.verifyDomain({ id, domain: claimed }), admin.listDomains({ id })])
+    await Promise.all([admin.setExternalId({ id, ...mapping }), admin.listExternalIds({ id }), admin.listIssuers()])
     await Promise.all([admin.listTenants(), admin.getTenant({ id }), admin.getAncestors({ id }), admin.getRoot({ id }), admin.getChildren({ id })])
     await Promise.all([admin.getDescendants({ id }), admin.resolveConfig({ id }), admin.getConfigInheritance({ id }), admin.resolvePermissions({ id })])
     await Promise.all([bound.getContext(), admin.getTenantContext({ id }), admin.listApiKeys(), admin.getApiKey({ id: revoked.id }), admin.getHealth()])

@@ -67,9 +67,13 @@ describe('creating a tenant', () => {
     expect(await admin.getTenantBySlug({ slug: child.slug })).toEqual(child)
   })
 
-  it('is refused for strategies that need the provisioner, with advice', async () => {
-    const error = await refusal(admin.createTenant({ slug: uniqueSlug(), name: 'S', isolation_strategy: 'SCHEMA_PER_TENANT' }), 'PROVISIONING_UNAVAILABLE')
+  it('is refused for strategies that need the provisioner where there is none, with advice', async () => {
+    const bare = await createInstallation()
+    await bare.owner.query('drop schema graphile_worker cascade')
+    const client = await bare.clientFor(null)
+    const error = await refusal(client.createTenant({ slug: uniqueSlug(), name: 'S', isolation_strategy: 'SCHEMA_PER_TENANT' }), 'PROVISIONING_UNAVAILABLE')
     expect(error.message).toContain('SHARED_RLS')
+    await bare.close()
   })
 
   it('under an unknown parent, or one out of reach, is refused alike', async () => {

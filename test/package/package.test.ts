@@ -57,7 +57,7 @@ describe('the tarball', () => {
     const expected = [
       ...sources.flatMap((file) => [`src/${file}`, `dist/${file.replace(/\.ts$/, '.js')}`, `dist/${file.replace(/\.ts$/, '.d.ts')}`]),
       ...migrations.map((file) => `migrations/${file}`),
-      ...['workers/edge.ts', 'workers/env.ts', 'wrangler.toml', 'package.json', 'README.md', 'LICENSE'],
+      ...['workers/edge.ts', 'workers/env.ts', 'workers/provisioner.ts', 'wrangler.toml', 'package.json', 'README.md', 'LICENSE'],
     ]
     expect(expected.filter((file) => !files.includes(file))).toEqual([])
     expect(files.filter((file) => !expected.includes(file) && !file.startsWith('migrations/meta/'))).toEqual([])

@@ -6,7 +6,7 @@ import pg from 'pg'
 import { callStatement } from '../../src/db/errors.ts'
 import type { Installation } from '../support/installation.ts'
 import { currentMark, faults } from './invariants.ts'
-import { type Call, type Outcome, outcomeOf, RACER, run } from './operations.ts'
+import { type Call, type Connection, type Outcome, outcomeOf, RACER, run } from './operations.ts'
 
 const GATE = 4_711
 const MAX_CONTENDERS = 4
@@ -82,6 +82,11 @@ export class Arena {
   /** Run one call, which must succeed. */
   call<T = { id: string }>(operation: string, input: Record<string, unknown>): Promise<T> {
     return run(this.#pool, { operation, input }) as Promise<T>
+  }
+
+  /** For what is asked and must not be raced over. */
+  get control(): Connection {
+    return this.#pool
   }
 
   slug = (): string => `t${++this.#slug}`

@@ -4,6 +4,7 @@ import { createInstallation, type Installation } from '../support/installation.t
 import { Arena } from './arena.ts'
 import { expectConsistent } from './invariants.ts'
 import { playModel } from './model-run.ts'
+import { orderedRaces } from './ordered-races.ts'
 import { policyRaces } from './policy-races.ts'
 import { treeRaces } from './races.ts'
 
@@ -19,7 +20,7 @@ afterAll(async () => {
 })
 
 describe('races', () => {
-  it.each([...treeRaces, ...policyRaces])('end in one order or the other: $name', async (race) => {
+  it.each([...treeRaces, ...policyRaces, ...orderedRaces])('end in one order or the other: $name', async (race) => {
     const { blemishes, retried } = await arena.play(race, 4)
     expect(blemishes).toEqual([])
     expect(retried).toEqual({})

@@ -38,7 +38,18 @@ const thrown = async (promise: Promise<unknown>): Promise<StratumError> => {
 }
 
 describe('a request', () => {
-  const target: Target = { id: ID, slug: 'acme', child: { id: ID } as Tenant, api_key_id: ID, policy_id: ID }
+  const target: Target = {
+    id: ID,
+    slug: 'acme',
+    child: { id: ID } as Tenant,
+    api_key_id: ID,
+    policy_id: ID,
+    domain: 'shop.example',
+    issuer_id: ID,
+    issuer: 'https://idp.test',
+    external_id: 'org_1',
+    job_id: ID,
+  }
   it.each(endpointList.map((endpoint) => [endpoint.id, endpoint] as const))(
     'of %s goes where its contract says, each part in its place',
     async (id, endpoint) => {

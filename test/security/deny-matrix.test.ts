@@ -47,7 +47,11 @@ const reachedFields = (endpoint: Endpoint): string[] => endpoint.reach.flatMap((
 const namesTarget = (endpoint: Endpoint) => reachedFields(endpoint).length > 0 || sampleOf(endpoint).names === true
 const has = (endpoint: Endpoint, wanted: Reach['kind']) => endpoint.reach.some(({ kind }) => kind === wanted)
 /** What a caller is told of a target that it does not reach. */
-const notFound = (endpoint: Endpoint): ErrorCode => (has(endpoint, 'api_key') ? 'API_KEY_NOT_FOUND' : 'TENANT_NOT_FOUND')
+const notFound = (endpoint: Endpoint): ErrorCode => {
+  if (has(endpoint, 'issuer')) return 'ISSUER_NOT_FOUND'
+  if (has(endpoint, 'job')) return 'JOB_NOT_FOUND'
+  return has(endpoint, 'api_key') ? 'API_KEY_NOT_FOUND' : 'TENANT_NOT_FOUND'
+}
 
 /** Every row of every table, as one line for each table. */
 async function everything(): Promise<string[]> {
@@ -57,7 +61,8 @@ async function everything(): Promise<string[]> {
   const digests = rows.map(
     ({ name }) => `select '${name} ' || count(*) || ' ' || coalesce(md5(string_agg(t::text, '|' order by t::text)), '') as line from stratum.${name} t`,
   )
-  return (await installation.owner.query<{ line: string }>(digests.join(' union all '))).rows.map(({ line }) => line)
+  // sorted, as a parallel plan answers them in any order
+  return (await installation.owner.query<{ line: string }>(digests.join(' union all '))).rows.map(({ line }) => line).sort()
 }
 
 /** All of an error but the id of its request. */

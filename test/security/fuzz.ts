@@ -96,6 +96,7 @@ const plausible = (tenants: readonly string[]): Record<string, fc.Arbitrary<unkn
     locked: fc.boolean(),
     sensitive: fc.boolean(),
     host,
+    domain: host,
     path: slug.map((name) => `/t/${name}/orders`),
     token: jwt,
   }

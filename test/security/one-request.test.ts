@@ -5,6 +5,7 @@ import { endpointList, endpoints } from '../../src/features/endpoints.ts'
 import { ask } from '../support/answers.ts'
 import { callEndpoint, createTarget, createWorld, SAMPLES, type Sample, type Target, type World } from '../support/cells.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
+import { ownIssuer } from '../support/issuers.ts'
 
 let installation: Installation
 let world: World
@@ -84,6 +85,20 @@ describe('config definitions', () => {
     await installation.owner.query('update stratum.installation set definitions_version = definitions_version + 1')
     expect(await write(operation)).toBe(3)
     expect(await write(operation)).toBe(1)
+  })
+})
+
+describe('a token of a stored issuer', () => {
+  it('costs one request more where a process first meets its issuer, and none after', async () => {
+    const own = ownIssuer()
+    await installation.stratum.createIssuer(own.fields({ tenant_id: target.id }))
+    const costs: number[] = []
+    for (const index of [0, 1]) {
+      const outcome = await callEndpoint(installation, endpoints.listTenants, {}, { token: await own.token({ index }) })
+      expect(outcome.status).toBe(200)
+      costs.push(outcome.requests)
+    }
+    expect(costs).toEqual([2, 1])
   })
 })
 

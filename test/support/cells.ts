@@ -1,5 +1,5 @@
 /** What the deny matrix is made of: tenants and credentials around a target, and for every endpoint a valid input. */
-import { randomUUID } from 'node:crypto'
+import { generateKeyPairSync, randomUUID } from 'node:crypto'
 import type { Endpoint } from '../../src/core/endpoint.ts'
 import { SCOPES, type Scope } from '../../src/core/scopes.ts'
 import type { endpoints } from '../../src/features/endpoints.ts'
@@ -16,6 +16,14 @@ export interface Target {
   child: Tenant
   api_key_id: string
   policy_id: string
+  /** A domain it claims, whose record is published. */
+  domain: string
+  /** An issuer bound to it, by id and by name, and what that calls it. */
+  issuer_id: string
+  issuer: string
+  external_id: string
+  /** A job about it that waits for its next try. */
+  job_id: string
 }
 
 export interface World {
@@ -40,9 +48,15 @@ export interface Sample {
 
 const onTarget: Sample = { input: ({ id }) => ({ id }) }
 const onKey: Sample = { input: ({ api_key_id }) => ({ id: api_key_id }) }
+const onJob: Sample = { input: ({ job_id }) => ({ id: job_id }) }
 /** Config and a policy under this key stand on every target. */
 const onSample: Sample = { input: ({ id }) => ({ id, key: 'sample' }) }
 const nothing: Sample = { input: () => ({}) }
+/** An issuer as a tenant's admin may store it. */
+const ISSUER_KEY = { kty: 'EC', ...generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ format: 'jwk' }) }
+const issuerOf = (name: string) => ({ issuer: `https://${name}.issuer.test`, audience: 'stratum', algorithms: ['ES256' as const], keys: [ISSUER_KEY] })
+const onIssuer: Sample = { input: ({ issuer_id }) => ({ id: issuer_id }) }
+const uniqueDomain = () => `${uniqueSlug('shop').replaceAll('_', '-')}.customer.example`
 
 /** A valid input of every endpoint. One that is missing here fails the suite. */
 export const SAMPLES: Record<keyof typeof endpoints, Sample> = {
@@ -68,7 +82,10 @@ export const SAMPLES: Record<keyof typeof endpoints, Sample> = {
   suspendTenant: { ...onTarget, state: 'childless' },
   resumeTenant: { ...onTarget, state: 'suspended' },
   archiveTenant: { ...onTarget, state: 'childless' },
+  purgeTenant: { input: ({ id }) => ({ id, subtree: true }) },
   reorderTenant: { input: ({ id }) => ({ id, position: 0 }) },
+  migrateIsolation: { input: ({ id }) => ({ id, isolation_strategy: 'SCHEMA_PER_TENANT' }) },
+  listIsolationChanges: onTarget,
   getTenantCounts: onTarget,
   getAncestors: onTarget,
   getRoot: onTarget,
@@ -90,10 +107,24 @@ export const SAMPLES: Record<keyof typeof endpoints, Sample> = {
   deletePermission: { input: ({ id, policy_id }) => ({ id, policy_id }) },
   resolvePermissions: onTarget,
   explainPermission: onSample,
+  listDomains: onTarget,
+  createDomain: { input: ({ id }) => ({ id, domain: uniqueDomain() }) },
+  verifyDomain: { input: ({ id, domain }) => ({ id, domain }) },
+  deleteDomain: { input: ({ id, domain }) => ({ id, domain }) },
+  createIssuer: { input: ({ id }) => ({ ...issuerOf(uniqueSlug('made')), tenant_id: id }) },
+  listIssuers: nothing,
+  deleteIssuer: onIssuer,
+  listExternalIds: onTarget,
+  setExternalId: { input: ({ id, issuer }) => ({ id, issuer, external_id: uniqueSlug('external') }) },
+  deleteExternalId: { input: ({ id, issuer, external_id }) => ({ id, issuer, external_id }) },
   createApiKey: { input: ({ id }) => ({ tenant_id: id, name: 'made' }) },
   listApiKeys: { input: ({ id }) => ({ tenant_id: id }) },
   getApiKey: onKey,
   revokeApiKey: onKey,
+  listJobs: { input: ({ id }) => ({ tenant_id: id }) },
+  getJob: onJob,
+  retryJob: onJob,
+  cancelJob: onJob,
   getContext: nothing,
   resolve: { input: ({ slug }) => ({ host: `${slug.replaceAll('_', '-')}.stratum.test` }), names: true },
   getTenantContext: onTarget,
@@ -136,14 +167,22 @@ export async function createWorld({ stratum, apiKey, owner }: Installation): Pro
 }
 
 /** A fresh target under the world's parent, as the sample needs it to succeed. */
-export async function createTarget({ stratum }: Installation, { parent }: World, { state }: Pick<Sample, 'state'> = {}): Promise<Target> {
+export async function createTarget({ stratum, zone, owner }: Installation, { parent }: World, { state }: Pick<Sample, 'state'> = {}): Promise<Target> {
   const tenant = await stratum.createTenant({ slug: uniqueSlug('target'), name: 'Target', parent_id: parent.id })
   const child = await stratum.createTenant({ slug: uniqueSlug('child'), name: 'Child', parent_id: tenant.id })
   const [key, policy] = [await stratum.createApiKey(tenant.id), await stratum.createPermission(tenant.id, { key: 'sample' })]
   await stratum.setConfig(tenant.id, 'sample', { value: 1 })
+  const claim = await stratum.createDomain(tenant.id, uniqueDomain())
+  zone.publish(claim)
+  const issuer = await stratum.createIssuer({ ...issuerOf(tenant.slug), tenant_id: tenant.id })
+  const { external_id } = await stratum.setExternalId(tenant.id, { issuer: issuer.issuer, external_id: 'org_1' })
+  const { rows } = await owner.query<{ id: string }>(`select stratum.enqueue('provision_tenant', $1, '{}') as id`, [tenant.id])
+  const job_id = rows[0]?.id ?? ''
+  await owner.query('update stratum.jobs set attempts = 1 where id = $1', [job_id])
   if (state !== undefined) await stratum.suspendTenant(child.id)
   if (state === 'suspended') await stratum.suspendTenant(tenant.id)
-  return { id: tenant.id, slug: tenant.slug, child, api_key_id: key.id, policy_id: policy.id }
+  const made = { api_key_id: key.id, policy_id: policy.id, domain: claim.domain, issuer_id: issuer.id, issuer: issuer.issuer, external_id, job_id }
+  return { id: tenant.id, slug: tenant.slug, child, ...made }
 }
 
 /** A target that does not exist: whatever an input takes of it, nothing has. */
@@ -153,6 +192,10 @@ export const ghostOf = (target: Target): Target => ({
   slug: uniqueSlug('ghost'),
   api_key_id: randomUUID(),
   policy_id: randomUUID(),
+  domain: uniqueDomain(),
+  issuer_id: randomUUID(),
+  external_id: 'org_0',
+  job_id: randomUUID(),
 })
 
 export interface Outcome extends Answer {

@@ -8,6 +8,7 @@ import { migrate, overPostgres } from '../../src/db/migrate.ts'
 import { ensureRoles } from '../../src/db/roles.ts'
 import { startNeonEndpoint } from '../../src/local/neon-endpoint.ts'
 import { startPostgres } from '../../src/local/postgres.ts'
+import { installJobs } from '../../src/provisioning/queue.ts'
 import { PASSWORDS, TEMPLATE } from './names.ts'
 
 export interface TestServer {
@@ -33,6 +34,7 @@ async function prepareTemplate(adminUrl: string, templateUrl: string) {
   await ensureRoles(connection, PASSWORDS)
   await migrate(connection, { owner: 'stratum_owner' })
   await client.end()
+  await installJobs(templateUrl)
 }
 
 export default async function setup(project: TestProject) {

@@ -8,6 +8,7 @@ import { SignJWT } from 'jose'
 import pg from 'pg'
 import { inject } from 'vitest'
 import { ApiKeySecrets } from '../../src/auth/api-keys.ts'
+import { DomainProofs } from '../../src/auth/domain-proofs.ts'
 import { parseIssuers } from '../../src/auth/issuers.ts'
 import { TokenVerifier } from '../../src/auth/tokens.ts'
 import type { Scope } from '../../src/core/scopes.ts'
@@ -15,11 +16,13 @@ import { Secrets } from '../../src/crypto/envelope.ts'
 import { generateRingKey, parseKeyRing } from '../../src/crypto/key-ring.ts'
 import { neonDatabase } from '../../src/db/neon.ts'
 import { ConfigDefinitions } from '../../src/features/config/definitions.ts'
+import { askDatabaseForIssuer } from '../../src/features/issuers/stored.ts'
 import type { Services } from '../../src/features/operation.ts'
 import { createApp } from '../../src/http/app.ts'
 import type { LogLine } from '../../src/http/log.ts'
 import { type ClientOptions, createClient, type StratumClient } from '../../src/sdk/client.ts'
 import { Stratum } from '../../src/stratum.ts'
+import { createZone, type Zone } from './dns.ts'
 import { PASSWORDS, TEMPLATE } from './names.ts'
 
 export const ISSUER = 'https://issuer.test'
@@ -49,6 +52,8 @@ export interface Installation {
   urls: { admin: string; owner: string; control: string; app: string }
   neonEndpoint: string
   services: Services
+  /** What DNS holds, for the app and the embedded class alike. */
+  zone: Zone
   /** Answer a request as the Worker would. */
   fetch(request: Request): Response | Promise<Response>
   /** The lines logged so far. */
@@ -85,7 +90,8 @@ export const signToken = (claims: Record<string, unknown>, { expires = '5m', sub
     .setExpirationTime(expires)
     .sign(new TextEncoder().encode(JWT_SECRET))
 
-async function createDatabase(adminUrl: string, template = TEMPLATE): Promise<{ name: string; drop(): Promise<void> }> {
+/** `grants`: what ensureRoles gives to the roles in a database, as a database made from a template starts with none of it. */
+async function createDatabase(adminUrl: string, template: string, grants: readonly string[] = []): Promise<{ name: string; drop(): Promise<void> }> {
   const name = `test_${randomUUID().replaceAll('-', '')}`
   const run = async (sql: string) => {
     const admin = new pg.Client(adminUrl)
@@ -93,6 +99,7 @@ async function createDatabase(adminUrl: string, template = TEMPLATE): Promise<{ 
     await admin.query(sql).finally(() => admin.end())
   }
   await run(`create database ${name} template ${template}`)
+  for (const grant of grants) await run(grant.replace('%I', name))
   return { name, drop: () => run(`drop database ${name} with (force)`) }
 }
 
@@ -105,7 +112,7 @@ export async function createEmptyDatabase(): Promise<{ name: string; adminUrl: s
 
 export async function createInstallation(): Promise<Installation> {
   const { adminUrl, postgresPort, neonEndpoint } = inject('server')
-  const database = await createDatabase(adminUrl)
+  const database = await createDatabase(adminUrl, TEMPLATE, ['grant connect, create, temporary on database %I to stratum_owner'])
   const urlOf = (user: string, password: string) => `postgresql://${user}:${password}@localhost:${postgresPort}/${database.name}`
   const urls = {
     admin: urlOf('postgres', 'admin'),
@@ -117,18 +124,23 @@ export async function createInstallation(): Promise<Installation> {
   // Dropping the database ends connections that are idle or still closing; that is no failure of a test.
   owner.on('error', () => {})
   owner.on('connect', (client) => client.on('error', () => {}))
+  const zone = createZone()
+  const apiKeyRing = parseKeyRing(apiKeySecrets, { variable: 'apiKeySecrets', bytes: 32, exact: false })
+  const db = neonDatabase(urls.control, { endpoint: neonEndpoint })
   const services: Services = {
-    db: neonDatabase(urls.control, { endpoint: neonEndpoint }),
+    db,
     secrets: new Secrets(parseKeyRing(masterKeys, { variable: 'masterKeys', bytes: 32, exact: true })),
-    apiKeys: new ApiKeySecrets(parseKeyRing(apiKeySecrets, { variable: 'apiKeySecrets', bytes: 32, exact: false }), 'sk_test_'),
-    tokens: new TokenVerifier(issuers),
+    apiKeys: new ApiKeySecrets(apiKeyRing, 'sk_test_'),
+    tokens: new TokenVerifier(issuers, { stored: askDatabaseForIssuer(db) }),
     hosts: { baseDomains: ['stratum.test'], apiHosts: [], pathPrefix: '/t' },
+    domainProofs: new DomainProofs(apiKeyRing),
+    dns: zone.resolver,
     definitions: new ConfigDefinitions(),
   }
   const log: LogLine[] = []
   const app = createApp({ services, log: (line) => log.push(line), version: 'test', corsOrigins: ['https://console.test'] })
   const fetchApp = (request: Request) => app.fetch(request)
-  const stratum = new Stratum({ databaseUrl: urls.control, neonEndpoint, masterKeys, apiKeySecrets, apiKeyPrefix: 'sk_test_' })
+  const stratum = new Stratum({ databaseUrl: urls.control, neonEndpoint, masterKeys, apiKeySecrets, apiKeyPrefix: 'sk_test_', dns: zone.resolver })
   const client = (options: Partial<ClientOptions> = {}) => createClient({ baseUrl: BASE, fetch: fetchApp, ...options })
   const apiKey = async (tenantId: string | null, scopes: Scope[] = ['admin']) => (await stratum.createApiKey(tenantId, { scopes })).key
   return {
@@ -136,6 +148,7 @@ export async function createInstallation(): Promise<Installation> {
     urls,
     neonEndpoint,
     services,
+    zone,
     fetch: fetchApp,
     log,
     databaseRequests: () => requests,

@@ -25,8 +25,21 @@ export interface ModelTenant {
   slugs: Set<string>
   name: string
   status: Status
+  /** The top of the cascade that made it inactive: resuming that one resumes this one. */
+  remembers: number | null
+  /** `sort_order`: siblings stand by place, then by age. */
+  place: number
   config: Map<string, Entry>
   policies: Map<string, Policy>
+}
+
+/** A tenant of a batch; its parent is one there is, or another of the batch, by slug. */
+export interface Spec {
+  slug: string
+  parent: number | null | { slug: string }
+}
+export interface KeyedEntry extends Entry {
+  key: string
 }
 
 export interface ResolvedEntry extends Entry {
@@ -55,7 +68,9 @@ export class Model {
     return parent === null ? [id] : [...this.lineage(parent), id]
   }
 
-  children = (id: number): number[] => this.tenants.flatMap(({ parent }, child) => (parent === id ? [child] : []))
+  /** The tenants under a parent, or the roots, in their order. */
+  children = (id: number | null): number[] =>
+    this.tenants.flatMap(({ parent }, child) => (parent === id ? [child] : [])).sort((a, b) => this.at(a).place - this.at(b).place || a - b)
   /** The tenant itself first. */
   subtree = (id: number): number[] => [id, ...this.children(id).flatMap(this.subtree)]
   depth = (id: number): number => this.lineage(id).length - 1
@@ -89,14 +104,52 @@ export class Model {
   // Operations answer every reason there is to refuse them; with none, the change is made.
 
   create(parent: number | null, slug: string): string[] {
+    const place = this.#lastPlace(parent)
+    const born = { parent, slug, slugs: new Set([slug]), name: slug, status: 'active' as const, remembers: null, place, config: new Map(), policies: new Map() }
     return this.#attempt(
       {
         TENANT_INVALID_STATE: parent !== null && this.at(parent).status !== 'active',
         TENANT_DEPTH_EXCEEDED: parent !== null && this.depth(parent) + 2 > LEVELS,
         TENANT_SLUG_TAKEN: this.tenants.some(({ slugs }) => slugs.has(slug)),
       },
-      () => this.tenants.push({ parent, slug, slugs: new Set([slug]), name: slug, status: 'active', config: new Map(), policies: new Map() }),
+      () => this.tenants.push(born),
     )
+  }
+
+  /** All or nothing. Each pass makes, in the order given, those whose parents are there. */
+  batchCreate(specs: Spec[]): string[] {
+    const before = this.tenants.length
+    const faults = new Set<string>()
+    const made = new Map<string, number | 'refused'>()
+    let waiting = specs
+    for (let passed = -1; passed !== made.size; ) {
+      passed = made.size
+      waiting = waiting.filter(({ slug, parent }) => {
+        const under = parent !== null && typeof parent === 'object' ? made.get(parent.slug) : parent
+        if (under === undefined) return true
+        const refusals = under === 'refused' ? [] : this.create(under, slug)
+        for (const fault of refusals) faults.add(fault)
+        made.set(slug, under === 'refused' || refusals.length > 0 ? 'refused' : this.tenants.length - 1)
+        return false
+      })
+    }
+    if (waiting.length > 0) faults.add('TENANT_PARENT_NOT_IN_BATCH')
+    if (faults.size > 0) this.tenants.length = before
+    return [...faults]
+  }
+
+  /** New among siblings: the last of them where they were put in order, else by age as they all are. */
+  #lastPlace(parent: number | null): number {
+    const last = Math.max(0, ...this.children(parent).map((sibling) => this.at(sibling).place))
+    return last === 0 ? 0 : last + 1
+  }
+
+  /** Put at a place among its siblings, counted from 0; beyond the last it is the last. */
+  reorder(id: number, position: number): string[] {
+    const siblings = this.children(this.at(id).parent).filter((sibling) => sibling !== id)
+    siblings.splice(position, 0, id)
+    for (const [place, sibling] of siblings.entries()) this.at(sibling).place = place
+    return []
   }
 
   update(id: number, patch: { slug?: string; name?: string }): string[] {
@@ -117,27 +170,45 @@ export class Model {
         TENANT_DEPTH_EXCEEDED: (to === null ? 0 : this.depth(to) + 1) + this.height(id) > LEVELS,
       },
       () => {
+        if (tenant.parent === to) return
+        tenant.place = this.#lastPlace(to)
         tenant.parent = to
       },
     )
   }
 
-  suspend = (id: number): string[] => this.#become(id, 'suspended', ['active'])
-  archive = (id: number): string[] => this.#become(id, 'archived', ['active', 'suspended'])
-  resume = (id: number): string[] => this.#become(id, 'active', ['suspended', 'archived'])
+  suspend = (id: number, cascade = false): string[] => this.#deactivate(id, 'suspended', ['active'], cascade)
+  archive = (id: number, cascade = false): string[] => this.#deactivate(id, 'archived', ['active', 'suspended'], cascade)
 
-  #become(id: number, status: Status, from: Status[]): string[] {
-    const tenant = this.at(id)
-    const underInactive = tenant.parent !== null && this.at(tenant.parent).status !== 'active'
-    return this.#attempt(
-      {
-        TENANT_INVALID_STATE: !from.includes(tenant.status) || (status === 'active' && underInactive),
-        TENANT_HAS_CHILDREN: status !== 'active' && this.children(id).some((child) => this.at(child).status === 'active'),
-      },
-      () => {
-        tenant.status = status
-      },
-    )
+  /** With a cascade all active ones below go too and remember the top. Those inactive before stay as they are. */
+  #deactivate(id: number, status: Status, from: Status[], cascade: boolean): string[] {
+    const activeChild = this.children(id).some((child) => this.at(child).status === 'active')
+    return this.#attempt({ TENANT_INVALID_STATE: !from.includes(this.at(id).status), TENANT_HAS_CHILDREN: activeChild && !cascade }, () => {
+      for (const below of this.subtree(id)) {
+        const tenant = this.at(below)
+        if (below === id || tenant.status === 'active') Object.assign(tenant, { status, remembers: below === id ? null : id })
+      }
+    })
+  }
+
+  /**
+   * Resumes exactly those that remember it, wherever they are by now, as an active tenant's parent is active:
+   * one that moved under an inactive tenant stays, and forgets.
+   */
+  resume(id: number): string[] {
+    return this.#attempt({ TENANT_INVALID_STATE: this.at(id).status === 'active' || !this.mayBeActive(id) }, () => {
+      const remembering = this.tenants.flatMap(({ remembers }, tenant) => (remembers === id ? [tenant] : []))
+      Object.assign(this.at(id), { status: 'active', remembers: null })
+      for (const tenant of remembering.sort((a, b) => this.depth(a) - this.depth(b))) {
+        Object.assign(this.at(tenant), { remembers: null }, this.mayBeActive(tenant) ? { status: 'active' } : {})
+      }
+    })
+  }
+
+  /** An active tenant's parent is active. */
+  mayBeActive(id: number): boolean {
+    const { parent } = this.at(id)
+    return parent === null || this.at(parent).status === 'active'
   }
 
   setConfig(id: number, key: string, entry: Entry): string[] {
@@ -145,6 +216,21 @@ export class Model {
       .slice(0, -1)
       .some((above) => this.at(above).config.get(key)?.locked)
     return this.#write(id, { CONFIG_LOCKED: lockedAbove }, ({ config }) => config.set(key, entry))
+  }
+
+  /** Each entry that is refused is left out and told with its key, unless all or none was asked for. */
+  batchSetConfig(id: number, entries: KeyedEntry[], atomic: boolean): { faults: string[]; refused: Map<string, string[]> } {
+    const refused = new Map<string, string[]>()
+    const inactive = this.#inactive(id)
+    if (inactive.length > 0) return { faults: inactive, refused }
+    const before = new Map(this.at(id).config)
+    for (const { key, ...entry } of entries) {
+      const faults = this.setConfig(id, key, entry)
+      if (faults.length > 0) refused.set(key, faults)
+    }
+    if (!atomic || refused.size === 0) return { faults: [], refused }
+    this.at(id).config = before
+    return { faults: [...refused.values()].flat(), refused: new Map() }
   }
 
   deleteConfig(id: number, key: string): string[] {

@@ -1,4 +1,5 @@
 /** Trees to test on, and what tests of lists and refusals share. */
+import { randomUUID } from 'node:crypto'
 import { expect } from 'vitest'
 import type { ErrorCode } from '../../src/core/errors.ts'
 import { CATALOGUE, StratumError } from '../../src/core/errors.ts'
@@ -6,9 +7,13 @@ import type { Tenant } from '../../src/features/tenants/contract.ts'
 import type { StratumClient } from '../../src/sdk/client.ts'
 
 let planted = 0
+const RUN = randomUUID().slice(0, 8)
 
 /** A slug that no other test of this file uses. */
 export const uniqueSlug = (name = 'tenant'): string => `${name}_${++planted}`
+
+/** A slug that no other test of the run uses: databases belong to the whole server, which the files share. */
+export const serverSlug = (name = 'tenant'): string => uniqueSlug(`${name}_${RUN}`)
 
 /** Create tenants, each name with its parent's: `{ acme: null, north: 'acme' }`. Answered by name; slugs are made unique. */
 export async function plantTree<Name extends string>(client: StratumClient, parents: Record<Name, NoInfer<Name> | null>): Promise<Record<Name, Tenant>> {

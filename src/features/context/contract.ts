@@ -80,5 +80,12 @@ export const getHealth = endpoint({
   output: z.object({
     status: z.literal('ok'),
     database: z.object({ server_version: z.string(), role: z.string(), role_bypasses_row_security: z.boolean(), migration: z.string().nullable() }).optional(),
+    /** The contexts that the isolate which answers keeps, and what it counted since it began. */
+    contexts: z
+      .object({
+        ...{ entries: z.number(), bytes: z.number(), hits: z.number(), misses: z.number(), stale: z.number() },
+        ...{ polls: z.number(), waited: z.number(), evictions: z.number(), dropped_for_room: z.number() },
+      })
+      .optional(),
   }),
 })

@@ -1,18 +1,46 @@
+import type { Actor } from '../../core/actor.ts'
 import { StratumError } from '../../core/errors.ts'
-import { identifyHost, identifyPath } from '../../resolver/identify.ts'
-import { operation } from '../operation.ts'
+import type { Asking } from '../../resolver/contexts.ts'
+import { identifyHost, identifyPath, inOrder } from '../../resolver/identify.ts'
+import { operation, Refused, type Services, Shaped } from '../operation.ts'
+import type { TenantContext } from './contract.ts'
 import * as contract from './contract.ts'
+import { keptContext } from './kept.ts'
+
+/** The caller's own context, kept in the process where it keeps any. */
+export const getContext = operation(contract.getContext, (services, input, call, _ask, run) => {
+  const { credential, named } = run.actor
+  return keptContext(services, { operation: contract.getContext.id, credential, named }, run, call, input)
+})
+
+/** The context of the tenant that a host names, for nobody known. Not of the API: for who stands in front of an app. */
+export async function visitTenant(services: Services, actor: Actor, asking: Asking): Promise<TenantContext> {
+  const { credential, named } = actor
+  const call = (input: object) => services.db.call('visit_tenant', actor, input)
+  try {
+    const answer = await keptContext(services, { operation: 'visitTenant', credential, named }, { actor, options: { asking } }, call, {})
+    return answer instanceof Shaped ? (answer.value as TenantContext) : contract.TenantContext.parse(answer)
+  } catch (error) {
+    throw error instanceof Refused ? error.refusal : error
+  }
+}
 
 /** What is asked about is read here, as the edge reads its own requests; SQL judges it. */
-export const resolve = operation(contract.resolve, async ({ tokens, hosts }, { host, path, token }, call) => {
-  const named = [host === undefined ? null : identifyHost(host, hosts), path === undefined ? null : identifyPath(path, hosts)].filter((part) => part !== null)
-  return call({ named, ...(token === undefined ? {} : { credential: await tokens.verify(token) }) })
+export const resolve = operation(contract.resolve, async (services, { host, path, token }, call, _ask, run) => {
+  const { tokens, hosts } = services
+  const named = inOrder([host === undefined ? null : identifyHost(host, hosts), path === undefined ? null : identifyPath(path, hosts)], hosts)
+  const asker = run.actor.credential
+  const credential = token === undefined ? undefined : await tokens.verify(token)
+  const input = { named, ...(credential === undefined ? {} : { credential }) }
+  // A server that was itself sent to a tenant's host reaches less: it is asked for anew.
+  if (run.actor.named.length > 0) return call(input)
+  return keptContext(services, { operation: contract.resolve.id, credential: credential ?? asker, named, asker }, run, call, input)
 })
 
 /** For admins the database's own account stands beside the word that the service is up; anybody else known gets that word alone. */
-export const getHealth = operation(contract.getHealth, async (_services, input, call) => {
+export const getHealth = operation(contract.getHealth, async ({ contexts }, input, call) => {
   try {
-    return { status: 'ok', database: await call(input) }
+    return { status: 'ok', database: await call(input), ...(contexts ? { contexts: contexts.counts } : {}) }
   } catch (error) {
     if (error instanceof StratumError && (error.code === 'SCOPE_REQUIRED' || error.code === 'GLOBAL_ADMIN_REQUIRED')) return { status: 'ok' }
     throw error

@@ -67,7 +67,15 @@ export const createTenant = endpoint({
   body: z.strictObject({ parent_id: Uuid.nullable().default(null), ...newTenant }),
   status: 201,
   output: Tenant,
-  errors: ['TENANT_NOT_FOUND', 'GLOBAL_ADMIN_REQUIRED', 'TENANT_SLUG_TAKEN', 'TENANT_DEPTH_EXCEEDED', 'TENANT_INVALID_STATE', 'PROVISIONING_UNAVAILABLE'],
+  errors: [
+    'TENANT_NOT_FOUND',
+    'GLOBAL_ADMIN_REQUIRED',
+    'TENANT_SLUG_TAKEN',
+    'TENANT_DEPTH_EXCEEDED',
+    'TENANT_INVALID_STATE',
+    'PROVISIONING_UNAVAILABLE',
+    'DATABASE_LIMIT_REACHED',
+  ],
 })
 
 export const batchCreateTenants = endpoint({
@@ -202,6 +210,28 @@ export const resumeTenant = transition(
   [],
 )
 export const archiveTenant = transition('archive', 'Archive a tenant', cascade, ['TENANT_HAS_CHILDREN'])
+
+export const purgeTenant = endpoint({
+  id: 'purgeTenant',
+  method: 'POST',
+  path: '/tenants/:id/purge',
+  tag,
+  summary: 'Erase a tenant for ever: all that is kept of it here at once, its rows, schema or database by a job',
+  scope: 'admin',
+  reach: parentOfSelf,
+  params: id,
+  body: z.strictObject({ subtree: flag.default(false).describe('Also every tenant below. Without it, one that has any is refused.') }),
+  output: z.object({
+    id: z.uuid(),
+    /** The tenants that are no more, parents before children. */
+    purged: z.array(z.uuid()),
+    /** How many rows were erased, by what they were. */
+    erased: z.record(z.string(), z.number().int()),
+    /** The jobs that drop what the data plane holds of them; none where it holds nothing. */
+    job_ids: z.array(z.uuid()),
+  }),
+  errors: ['TENANT_NOT_FOUND', 'GLOBAL_ADMIN_REQUIRED', 'TENANT_HAS_CHILDREN', 'ISOLATION_CHANGE_RUNNING', 'PROVISIONING_UNAVAILABLE'],
+})
 
 export const reorderTenant = endpoint({
   id: 'reorderTenant',

@@ -1,0 +1,3 @@
+ALTER TABLE "stratum"."tenant_external_ids" ADD COLUMN "reach_tenant_id" uuid;--> statement-breakpoint
+ALTER TABLE "stratum"."tenant_external_ids" ADD CONSTRAINT "tenant_external_ids_reach_tenant_id_fkey" FOREIGN KEY ("reach_tenant_id") REFERENCES "stratum"."tenants"("id") ON DELETE no action ON UPDATE no action;--> statement-breakpoint
+CREATE INDEX "tenant_external_ids_reach_tenant_id_idx" ON "stratum"."tenant_external_ids" USING btree ("reach_tenant_id");

@@ -1,0 +1,2 @@
+ALTER TABLE "stratum"."installation" ADD COLUMN "database_limit" integer DEFAULT 450 NOT NULL;--> statement-breakpoint
+CREATE INDEX "jobs_unsettled_idx" ON "stratum"."jobs" USING btree ("status","id") WHERE "stratum"."jobs"."status" in ('queued', 'running', 'failed');

@@ -1,0 +1,1 @@
+ALTER TABLE "stratum"."installation" ADD COLUMN "changes_trimmed_to" "xid8" DEFAULT '0' NOT NULL;

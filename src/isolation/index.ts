@@ -1,0 +1,10 @@
+/** Managed tables and tenants' places, for an application's own code. */
+export { type Column, type ManagedTable, readManagedTables } from './catalog.ts'
+export { doctor, type Finding } from './doctor.ts'
+export { createTenantPool, type TenantPool, type TenantPoolOptions, type TransactionOptions } from './handles/tenant-pool.ts'
+export { createTenantSql, type TenantSqlOptions } from './handles/tenant-sql.ts'
+export type { ManageOptions } from './obstacles.ts'
+export type { IsolationStrategy, Place } from './place.ts'
+export { migrateTable, migrateTables } from './register.ts'
+export { scan, type TableState } from './scan.ts'
+export { type UnmanageOptions, unmigrateTable, unmigrateTables } from './unregister.ts'

@@ -1,0 +1,86 @@
+/** Who asks too often is told so, without the database, and nobody else pays for it. */
+import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { createApp } from '../../src/http/app.ts'
+import { type PlatformLimiter, RateLimiter, type RateLimits } from '../../src/http/rate-limit.ts'
+import { createInstallation, type Installation } from '../support/installation.ts'
+import { uniqueSlug } from '../support/tree.ts'
+
+let installation: Installation
+let key: string
+let other: string
+let slug: string
+beforeAll(async () => {
+  installation = await createInstallation()
+  const tenant = await installation.stratum.createTenant({ slug: uniqueSlug('limited'), name: 'Limited' })
+  slug = tenant.slug
+  key = await installation.apiKey(tenant.id)
+  other = await installation.apiKey(tenant.id)
+})
+afterAll(() => installation.close())
+
+function service(limits: RateLimits) {
+  let time = 60_000
+  const app = createApp({ services: installation.services, version: 'test', limiter: new RateLimiter({ now: () => time, ...limits }) })
+  const ask = async (headers: Record<string, string>) => {
+    const response = await app.fetch(new Request('http://stratum.test/api/v1/tenants?limit=1', { headers }))
+    return { status: response.status, headers: response.headers, body: (await response.json()) as { error?: { code: string } } }
+  }
+  const pass = (seconds: number) => {
+    time += seconds * 1000
+  }
+  return { ask, pass }
+}
+
+describe('a principal', () => {
+  it('is told how much is left, refused when nothing is, and welcome again in the next window', async () => {
+    const { ask, pass } = service({ principal: { requests: 2, seconds: 60 } })
+    const first = await ask({ 'x-api-key': key })
+    expect([first.status, first.headers.get('ratelimit'), first.headers.get('ratelimit-policy')]).toEqual([200, '"principal";r=1;t=60', '"principal";q=2;w=60'])
+    await ask({ 'x-api-key': key })
+    pass(20)
+    const requests = installation.databaseRequests()
+    const refused = await ask({ 'x-api-key': key })
+    expect(refused).toMatchObject({ status: 429, body: { error: { code: 'RATE_LIMITED', details: { retry_after: 40 } } } })
+    expect(refused.headers.get('retry-after')).toBe('40')
+    expect(installation.databaseRequests()).toBe(requests)
+    expect((await ask({ 'x-api-key': other })).status).toBe(200)
+    pass(40)
+    expect((await ask({ 'x-api-key': key })).status).toBe(200)
+  })
+
+  it('with a token is its user and no other of the tenant; the tenant has a limit of its own', async () => {
+    const { ask } = service({ principal: { requests: 2, seconds: 60 }, tenant: { requests: 3, seconds: 60 } })
+    const bearer = async (subject: string) => ({ authorization: `Bearer ${await installation.token({ tenant: slug, scope: 'read' }, { subject })}` })
+    const [ann, bob] = [await bearer('ann'), await bearer('bob')]
+    expect([(await ask(ann)).status, (await ask(ann)).status, (await ask(ann)).status]).toEqual([200, 200, 429])
+    expect([(await ask(bob)).status, (await ask(bob)).status]).toEqual([200, 429])
+  })
+
+  it('is counted by the platform where that has a limiter', async () => {
+    const keys: string[] = []
+    const limiter: PlatformLimiter = {
+      limit: async (asked) => {
+        keys.push(asked.key)
+        return { success: keys.length < 2 }
+      },
+    }
+    const { ask } = service({ principal: { requests: 100, seconds: 10 }, platform: { principal: limiter } })
+    expect([(await ask({ 'x-api-key': key })).status, (await ask({ 'x-api-key': key })).status]).toEqual([200, 429])
+    expect(keys[0]).not.toContain(key)
+  })
+})
+
+describe('an address', () => {
+  it('that guesses credentials is not asked about any more after some refusals, and its neighbours are', async () => {
+    const { ask, pass } = service({ refused: { requests: 3, seconds: 60 } })
+    const guess = (address: string, index: number) => ask({ 'cf-connecting-ip': address, 'x-api-key': `sk_test_${String(index).padStart(43, 'A')}` })
+    for (let index = 0; index < 3; index++) expect((await guess('192.0.2.1', index)).status).toBe(401)
+    const requests = installation.databaseRequests()
+    expect((await guess('192.0.2.1', 9)).status).toBe(429)
+    expect(installation.databaseRequests()).toBe(requests)
+    expect((await guess('192.0.2.2', 9)).status).toBe(401)
+    expect((await ask({ 'cf-connecting-ip': '192.0.2.2', 'x-api-key': key })).status).toBe(200)
+    pass(60)
+    expect((await guess('192.0.2.1', 10)).status).toBe(401)
+  })
+})
