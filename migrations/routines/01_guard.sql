@@ -54,13 +54,14 @@ end $$;
 --> statement-breakpoint
 -- What every policy compares with. STABLE, so that a policy that asks it in a sub-select uses the index. An empty
 -- setting is refused like a missing one: on a recycled connection it is empty, and would silently yield no rows.
+-- Called by every query, so it names its schemas rather than pay for a SET clause.
 create or replace function stratum_guard.current_tenant_id() returns uuid
-language plpgsql stable parallel safe set search_path = stratum_guard, pg_temp as $$
+language plpgsql stable parallel safe as $$
 declare
-  given text := current_setting('app.current_tenant_id', true);
+  given pg_catalog.text := pg_catalog.current_setting('app.current_tenant_id', true);
 begin
-  if given is null or given = '' then perform stratum_guard.fail('TENANT_CONTEXT_REQUIRED'); end if;
-  return given::uuid;
+  if pg_catalog.length(given) operator(pg_catalog.>) 0 then return given::pg_catalog.uuid; end if;
+  perform stratum_guard.fail('TENANT_CONTEXT_REQUIRED');
 end $$;
 --> statement-breakpoint
 -- Lock a tenant for a batch and answer where its rows are. The lock comes first and the row is read in a statement

@@ -1,6 +1,6 @@
 /** The signed context that goes to the origin: a compact JWS that it verifies offline, with the published keys. */
-import { type CryptoKey, importJWK, SignJWT } from 'jose'
 import { stratumError } from '../core/error-classes.ts'
+import { toBase64Url } from '../crypto/base64.ts'
 import { BoundedMap } from '../crypto/bounded-map.ts'
 import type { GatewayContext } from './context.ts'
 import { algorithmOf, type ContextKey } from './context-keys.ts'
@@ -24,6 +24,17 @@ export interface ContextTokensOptions {
   /** The config keys that stand in the context. */
   configKeys: readonly string[]
   now?: () => number
+}
+
+const ALGORITHM_PARAMETERS = { OKP: { name: 'Ed25519' }, EC: { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } }
+const encoder = new TextEncoder()
+
+async function importSigningKey({ kid: _, ...key }: ContextKey): Promise<CryptoKey> {
+  try {
+    return await crypto.subtle.importKey('jwk', key, ALGORITHM_PARAMETERS[key.kty], false, ['sign'])
+  } catch (cause) {
+    throw stratumError('CONFIGURATION_INVALID', { reason: 'The first key of STRATUM_CONTEXT_KEYS is no valid key.' }, { cause })
+  }
 }
 
 const valuesOf = (entries: ReadonlyArray<readonly [string, { value: unknown }]>) => Object.fromEntries(entries.map(([key, { value }]) => [key, value]))
@@ -97,16 +108,15 @@ export class ContextTokens {
     return token.length <= MAXIMUM_CHARACTERS ? token : this.#jws({ ...known, truncated: true }, audience, now)
   }
 
+  /** By Web Crypto alone, whose signatures of both kinds are those of JWS: a library for it weighs as much as the gateway. */
   async #jws(claims: Record<string, unknown>, audience: string, now: number): Promise<string> {
     const newest = this.#newest
-    this.#key ??= (await importJWK(newest, algorithmOf(newest))) as CryptoKey
-    return new SignJWT(claims)
-      .setProtectedHeader({ alg: algorithmOf(newest), kid: newest.kid, typ: CONTEXT_TYPE })
-      .setIssuer(this.#options.issuer)
-      .setAudience(audience)
-      .setIssuedAt(now)
-      .setExpirationTime(now + LIFETIME)
-      .sign(this.#key)
+    this.#key ??= await importSigningKey(newest)
+    const header = { alg: algorithmOf(newest), kid: newest.kid, typ: CONTEXT_TYPE }
+    const payload = { iss: this.#options.issuer, aud: audience, iat: now, exp: now + LIFETIME, ...claims }
+    const signed = [header, payload].map((part) => toBase64Url(encoder.encode(JSON.stringify(part)))).join('.')
+    const signature = await crypto.subtle.sign(ALGORITHM_PARAMETERS[newest.kty], this.#key, encoder.encode(signed))
+    return `${signed}.${toBase64Url(new Uint8Array(signature))}`
   }
 }
 

@@ -67,12 +67,6 @@ export interface GatewayOptions {
 /** Answers what is for the gateway; null for what the API serves. */
 export type Gateway = (request: Request, beside?: { waitUntil?: WaitUntil }) => Promise<Response | null>
 
-/** What is known of a request by the time it is answered, for its answer and the log. */
-interface Progress {
-  context?: GatewayContext
-  maintenance?: Maintenance
-}
-
 /** What a Host header says, as far as it can be read without the database. */
 interface ReadHost {
   /** As it is compared; null for what is no host. */
@@ -94,76 +88,91 @@ function hostReader(rules: HostRules): (asked: string) => ReadHost {
   }
 }
 
+/** A request on its way, and what has been found out about it. */
+interface Passage {
+  request: Request
+  /** Null where Host is no host: then neither is the URL that workerd makes with it one. */
+  url: URL | null
+  /** As it is compared; null for what is no host. */
+  host: string | null
+  arrival: Arrival
+  context?: GatewayContext
+  maintenance?: Maintenance
+}
+
+/** The URL and host of a request that says one and the same with both. @throws REQUEST_NOT_FORWARDABLE */
+function placeOf({ url, host, arrival }: Passage): { url: URL; host: string } {
+  // Two Host headers, or a URL that names another host than they do: it is anybody's guess which the app would take.
+  if (url !== null && host !== null && (arrival.host === url.host || host === canonicalHost(url.host))) return { url, host }
+  throw stratumError('REQUEST_NOT_FORWARDABLE', { reason: 'it does not name one valid host' })
+}
+
+/** Others would send their body again, or not at all, and a socket cannot be redirected. */
+const isMovable = (request: Request) => (request.method === 'GET' || request.method === 'HEAD') && !isWebSocketUpgrade(request)
+
+/** The answer to one request, or null where the API has to give it. @throws {StratumError} */
+async function pass(
+  passage: Passage,
+  { resolve, tokens, origins, origin: usual, audience, timeout = DEFAULT_TIMEOUT }: GatewayOptions,
+): Promise<Response | null> {
+  const { request, arrival } = passage
+  const { url, host } = placeOf(passage)
+  if (tokens.isLoopMark(request.headers.get(LOOP_HEADER))) throw stratumError('ORIGIN_LOOP')
+  const context = await resolve(request, arrival)
+  passage.context = context
+  const named = originOf(context)
+  if (named === null && usual === null) return null
+  const maintenance = maintenanceOf(context)
+  if (maintenance) {
+    passage.maintenance = maintenance
+    throw stratumError('TENANT_MAINTENANCE', {}, maintenance.message === undefined ? {} : { message: maintenance.message })
+  }
+  const canonical = canonicalHostOf(context)
+  if (canonical !== null && canonical !== host && isMovable(request)) return redirectToHost(url, canonical, arrival.requestId)
+  const origin = named === null ? (usual as Origin) : origins.named(named)
+  const signed = await tokens.sign(context, origin.identity === usual?.identity ? (audience ?? origin.identity) : origin.identity)
+  const headers = headersForOrigin(request, { url, host, requestId: arrival.requestId, context: signed, loopMark: tokens.loopMark })
+  // What was refused as it came back says so to who sent it.
+  return forward(request, url, headers, { origin, timeout, isReturned: (answer) => tokens.isLoopMark(answer.get(LOOP_HEADER)) })
+}
+
 const describe = ({ cause }: StratumError) => (cause instanceof Error ? `${cause.name}: ${cause.message.split(':')[0]?.slice(0, 200)}` : undefined)
 
-export function createGateway({
-  hosts,
-  resolve,
-  tokens,
-  origins,
-  origin: usual,
-  audience,
-  timeout = DEFAULT_TIMEOUT,
-  log = () => {},
-}: GatewayOptions): Gateway {
-  async function serve(request: Request, url: URL | null, arrival: Arrival, progress: Progress): Promise<Response | null> {
-    const { host } = readHost(arrival.host)
-    // Two Host headers, or a request line that names another host than they do: it is anybody's guess which the app would take.
-    if (url === null || host === null || (arrival.host !== url.host && host !== canonicalHost(url.host))) {
-      throw stratumError('REQUEST_NOT_FORWARDABLE', { reason: 'it does not name one valid host' })
-    }
-    if (tokens.isLoopMark(request.headers.get(LOOP_HEADER))) throw stratumError('ORIGIN_LOOP')
-    const context = await resolve(request, arrival)
-    progress.context = context
-    const named = originOf(context)
-    if (named === null && usual === null) return null
-    const maintenance = maintenanceOf(context)
-    if (maintenance) {
-      progress.maintenance = maintenance
-      throw stratumError('TENANT_MAINTENANCE', {}, maintenance.message === undefined ? {} : { message: maintenance.message })
-    }
-    const canonical = canonicalHostOf(context)
-    // Others would send their body again, or not at all, and a socket cannot be redirected.
-    const movable = (request.method === 'GET' || request.method === 'HEAD') && !isWebSocketUpgrade(request)
-    if (canonical !== null && canonical !== host && movable) return redirectToHost(url, canonical, arrival.requestId)
-    const origin = named === null ? (usual as Origin) : origins.named(named)
-    const signed = await tokens.sign(context, origin.identity === usual?.identity ? (audience ?? origin.identity) : origin.identity)
-    const headers = headersForOrigin(request, { url, host, requestId: arrival.requestId, context: signed, loopMark: tokens.loopMark })
-    // What was refused as it came back says so to who sent it.
-    return forward(request, url, headers, { origin, timeout, isReturned: (answer) => tokens.isLoopMark(answer.get(LOOP_HEADER)) })
+function logLine({ request, arrival, context }: Passage, started: number, status: number, error?: StratumError): GatewayLogLine {
+  const cause = error !== undefined && status >= 500 ? describe(error) : undefined
+  return {
+    level: error !== undefined && status >= 500 ? 'error' : 'info',
+    request_id: arrival.requestId,
+    method: request.method,
+    route: 'gateway',
+    status,
+    duration_ms: Math.round((performance.now() - started) * 10) / 10,
+    ...(context === undefined ? {} : { tenant_id: context.tenant_id }),
+    ...(error === undefined ? {} : { code: error.code }),
+    ...(cause === undefined ? {} : { cause }),
   }
+}
+
+export function createGateway(options: GatewayOptions): Gateway {
+  const { hosts, tokens, log = () => {} } = options
+  const readHost = hostReader(hosts)
 
   return async (request, { waitUntil } = {}) => {
-    // Where Host is no host, neither is the URL that workerd makes with it one.
     const url = URL.canParse(request.url) ? new URL(request.url) : null
     if (url?.pathname === KEY_SET_PATH && (request.method === 'GET' || request.method === 'HEAD')) return tokens.keySet()
     const asked = request.headers.get('host') ?? url?.host ?? ''
-    const { named } = readHost(asked)
+    const { host, named } = readHost(asked)
     if (named === null) return null
-    const arrival: Arrival = { host: asked, named, requestId: requestIdOf(request.headers), waitUntil }
-    const [started, progress]: [number, Progress] = [performance.now(), {}]
-    const tell = (status: number, error?: StratumError) => {
-      const cause = error !== undefined && status >= 500 ? describe(error) : undefined
-      log({
-        level: error !== undefined && status >= 500 ? 'error' : 'info',
-        request_id: arrival.requestId,
-        method: request.method,
-        route: 'gateway',
-        status,
-        duration_ms: Math.round((performance.now() - started) * 10) / 10,
-        ...(progress.context === undefined ? {} : { tenant_id: progress.context.tenant_id }),
-        ...(error === undefined ? {} : { code: error.code }),
-        ...(cause === undefined ? {} : { cause }),
-      })
-    }
+    const passage: Passage = { request, url, host, arrival: { host: asked, named, requestId: requestIdOf(request.headers), waitUntil } }
+    const started = performance.now()
     try {
-      const answer = await serve(request, url, arrival, progress)
-      if (answer) tell(answer.status)
+      const answer = await pass(passage, options)
+      if (answer) log(logLine(passage, started, answer.status))
       return answer
     } catch (thrown) {
       const error = thrown instanceof StratumError ? thrown : stratumError('INTERNAL_ERROR', {}, { cause: thrown })
-      tell(error.status, error)
-      const answer = await errorAnswer(request, error, arrival.requestId, progress.maintenance)
+      log(logLine(passage, started, error.status, error))
+      const answer = await errorAnswer(request, error, passage.arrival.requestId, passage.maintenance)
       if (error.code === 'ORIGIN_LOOP') answer.headers.set(LOOP_HEADER, tokens.loopMark)
       return answer
     }

@@ -1,45 +1,40 @@
 /** The context of a request that is to be forwarded, from the contexts that the process keeps. */
 import type { Actor, Credential } from '../core/actor.ts'
-import { StratumError } from '../core/errors.ts'
 import type { TenantContext } from '../features/context/contract.ts'
-import { getContext } from '../features/context/contract.ts'
 import { visitTenant } from '../features/context/operations.ts'
 import type { Services } from '../features/operation.ts'
-import { operationFor } from '../features/operations.ts'
 import type { RateLimiter } from '../http/rate-limit.ts'
 import { withStandingIssuer } from '../http/request.ts'
 import type { GatewayContext } from './context.ts'
 import { readForwardedCredential } from './credential.ts'
 import type { Arrival } from './gateway.ts'
 
-const principalOf = (context: TenantContext, credential: Credential): GatewayContext['principal'] => {
-  const { type, id, scopes } = context.principal
-  return { type, id, scopes, ...(credential.type === 'token' ? { issuer: credential.issuer } : {}) }
+/** The app is told who asks; what they may do there is the app's own business, so no scope is needed to be told of. */
+function forwarded(context: TenantContext, credential: Credential): GatewayContext {
+  const { principal, acting_as, ...rest } = context
+  if (credential.type === 'visitor') return { ...rest, principal: null }
+  const { type, id, scopes } = principal
+  const issuer = credential.type === 'token' ? { issuer: credential.issuer } : {}
+  return { ...rest, principal: { type, id, scopes, ...issuer }, acting_as }
 }
 
 /**
  * Whoever has no credential of ours is a visitor: the tenant is known by its host, and who asks is between the client
- * and the app. Hosts that nobody has are guessed from one address so often and no oftener.
+ * and the app. Hosts that nobody has are guessed from one address so often and no oftener; what is
+ * kept is served all the same.
  */
 export function resolveArrivals(services: Services, limiter: RateLimiter): (request: Request, arrival: Arrival) => Promise<GatewayContext> {
   return async (request, { named, requestId, waitUntil }) => {
     const address = request.headers.get('cf-connecting-ip')
-    limiter.requireWelcome(address)
-    const actor: Actor = { credential: { type: 'visitor' }, named: [named], exposed: true, request_id: requestId, source_ip: address }
-    const asking = { waitUntil }
     const resolve = async (): Promise<GatewayContext> => {
-      const credential = await readForwardedCredential(request, services)
-      if (credential === null) {
-        const { principal: _, acting_as: _nobody, ...context } = await visitTenant(services, actor, asking)
-        return { ...context, principal: null }
-      }
-      const context = await operationFor(getContext).run(services, { ...actor, credential }, {}, { asking })
-      return { ...context, principal: principalOf(context, credential) }
+      const credential = (await readForwardedCredential(request, services)) ?? ({ type: 'visitor' } as const)
+      const actor: Actor = { credential, named: [named], exposed: true, request_id: requestId, source_ip: address }
+      return forwarded(await visitTenant(services, actor, { waitUntil }, () => limiter.requireWelcome(address)), credential)
     }
     try {
       return await withStandingIssuer(services, async () => {}, resolve)
     } catch (error) {
-      if (error instanceof StratumError && (error.status === 401 || error.status === 404)) limiter.noteRefusal(address)
+      limiter.noteRefusal(address, error, ['API_KEY_INVALID', 'TENANT_NOT_FOUND'])
       throw error
     }
   }

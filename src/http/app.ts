@@ -73,6 +73,7 @@ async function answer(context: Context<AppEnv>, operation: Operation, services: 
     if (endpoint.open) return context.json({ status: 'ok' })
     throw stratumError('AUTHENTICATION_REQUIRED')
   }
+  if (credential.type === 'api_key') limiter.requireWelcome(addressOf(context))
   const actor: Actor = { credential, named: [], exposed: true, request_id: context.get('requestId'), source_ip: addressOf(context) }
   const readAgain = async () => {
     actor.credential = (await readCredential(context.req.raw, services)) ?? credential
@@ -120,14 +121,12 @@ function namedFacts(credential: Credential, named: readonly NamedTenant[]): Requ
 
 const addressOf = (context: Context): string | null => context.req.header('cf-connecting-ip') ?? null
 
-/** Guessing credentials costs a database request each: an address that was refused too often is not asked about any more. */
+/** Guessing keys costs a database request each: an address that was refused too often is not asked about any more. */
 async function limited(context: Context<AppEnv>, limiter: RateLimiter, work: () => Promise<Response>): Promise<Response> {
-  const address = addressOf(context)
-  limiter.requireWelcome(address)
   try {
     return await work()
   } catch (error) {
-    if (error instanceof StratumError && error.status === 401) limiter.noteRefusal(address)
+    limiter.noteRefusal(addressOf(context), error, ['API_KEY_INVALID'])
     throw error
   }
 }

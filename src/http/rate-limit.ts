@@ -6,6 +6,7 @@
 import type { Context } from 'hono'
 import type { Credential, NamedTenant } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
+import { type ErrorCode, StratumError } from '../core/errors.ts'
 import { BoundedMap } from '../crypto/bounded-map.ts'
 
 /** So many requests in so many seconds. */
@@ -24,7 +25,7 @@ export interface RateLimits {
   principal?: Limit | undefined
   /** For all that is asked of one tenant with tokens, or by its host. */
   tenant?: Limit | undefined
-  /** For refused credentials from one address. */
+  /** For keys and hosts from one address that nobody has. */
   refused?: Limit | undefined
   platform?: { principal?: PlatformLimiter | undefined; tenant?: PlatformLimiter | undefined }
   now?: () => number
@@ -84,16 +85,19 @@ export class RateLimiter {
     }
   }
 
-  /** Before a credential is looked at. @throws RATE_LIMITED where too many from this address were refused */
+  /** Before the database is asked about what may be a guess. @throws RATE_LIMITED where too many from this address were refused */
   requireWelcome(address: string | null): void {
     if (address === null) return
     const state = this.#windows.refused?.count(address, 0)
     if (state && !state.allowed) throw tooMany('refused credentials from this address', state.reset)
   }
 
-  /** A credential from this address was refused. */
-  noteRefusal(address: string | null): void {
-    if (address !== null) this.#windows.refused?.count(address)
+  /**
+   * A request from this address was refused. Counted are the refusals that guessing ends in and the database pays for: not
+   * tokens, which are judged without it.
+   */
+  noteRefusal(address: string | null, error: unknown, guessed: readonly ErrorCode[]): void {
+    if (address !== null && error instanceof StratumError && guessed.includes(error.code)) this.#windows.refused?.count(address)
   }
 
   /** Count a request, and say in its answer how many more there may be. @throws RATE_LIMITED */

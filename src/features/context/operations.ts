@@ -14,9 +14,12 @@ export const getContext = operation(contract.getContext, (services, input, call,
 })
 
 /** The context of the tenant that a host names, for nobody known. Not of the API: for who stands in front of an app. */
-export async function visitTenant(services: Services, actor: Actor, asking: Asking): Promise<TenantContext> {
+export async function visitTenant(services: Services, actor: Actor, asking: Asking, beforeAsking: () => void): Promise<TenantContext> {
   const { credential, named } = actor
-  const call = (input: object) => services.db.call('visit_tenant', actor, input)
+  const call = async (input: object) => {
+    beforeAsking()
+    return services.db.call('visit_tenant', actor, input)
+  }
   try {
     const answer = await keptContext(services, { operation: 'visitTenant', credential, named }, { actor, options: { asking } }, call, {})
     return answer instanceof Shaped ? (answer.value as TenantContext) : contract.TenantContext.parse(answer)

@@ -28,7 +28,7 @@ export function roleCheck(): (client: pg.ClientBase) => Promise<void> {
     if (checked.has(client)) return
     if (typeof client.getTransactionStatus !== 'function') {
       throw stratumError('CONFIGURATION_INVALID', {
-        reason: 'This pool comes from a version of pg that createTenantPool cannot use. Install pg 8.18 or newer.',
+        reason: 'This pool comes from a version of pg that createTenantPool cannot use. Install the one that stratum-edge depends on, or a newer one.',
       })
     }
     await client.query(CHECK_ROLE).catch((error: unknown) => {
