@@ -534,6 +534,7 @@ CREATE OR REPLACE FUNCTION stratum.authorize(operation text, actor jsonb, input 
 AS $function$
 declare
   rule record;
+  feed jsonb := case when (input ->> 'keep')::boolean then stratum.feed_position() end;
   who jsonb := stratum.principal(actor);
 begin
   select o.scope, o.reach, o.also_scope into rule from operations o where o.name = operation;
@@ -550,7 +551,7 @@ begin
   end if;
   who := stratum.narrow(who, actor -> 'named');
   perform stratum.require_reach(who, r.value, input) from jsonb_array_elements(rule.reach) as r;
-  return who;
+  return who || case when feed is null then '{}' else jsonb_build_object('feed', feed) end;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.batch_create_tenants(actor jsonb, input jsonb)
@@ -1829,16 +1830,18 @@ CREATE OR REPLACE FUNCTION stratum.isolation_name_for(strategy text, slug text, 
 AS $function$
 declare
   plain text := case strategy when 'SCHEMA_PER_TENANT' then 'tenant_' when 'DB_PER_TENANT' then 'stratum_' end || slug;
+  hashed text := left(plain, 50) || '_' || left(stratum.sha256_hex(tenant_id::text), 12);
+  -- who knows the id can choose a slug whose plain name is that one
+  unforeseen text := left(plain, 50) || '_' || left(stratum.sha256_hex(tenant_id::text || gen_random_uuid()), 12);
 begin
-  if plain is null then return null; end if;
-  if octet_length(plain) > 63
-    or exists (select from tenants t where t.isolation_name = plain)
-    or exists (select from pg_namespace n where n.nspname = plain)
-    or exists (select from pg_database d where d.datname = plain)
-    or exists (select from tenant_databases d where d.database_name = plain) then
-    return left(plain, 50) || '_' || left(stratum.sha256_hex(tenant_id::text), 12);
-  end if;
-  return plain;
+  return (
+    select c.name from unnest(array[plain, hashed, unforeseen]) with ordinality as c (name, place)
+    where octet_length(c.name) <= 63
+      and not exists (select from tenants t where t.isolation_name = c.name)
+      and not exists (select from pg_namespace n where n.nspname = c.name)
+      and not exists (select from pg_database d where d.datname = c.name)
+      and not exists (select from tenant_databases d where d.database_name = c.name)
+    order by c.place limit 1);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.issuer_json(i stratum.issuers)
@@ -1885,7 +1888,7 @@ AS $function$
 begin
   return jsonb_build_object('keeping', jsonb_build_object(
     'path', (select t.path::text from tenants t where t.id = keeping.tenant_id), 'until', who -> 'expires_at',
-    'principal', case who ->> 'type' when 'api_key' then who -> 'id' end, 'feed', stratum.feed_position()));
+    'principal', case who ->> 'type' when 'api_key' then who -> 'id' end, 'feed', who -> 'feed'));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.kept_config_json(h stratum.config_history)
@@ -2217,6 +2220,11 @@ begin
   if job.tenant_id is not null then
     select * into t from tenants where id = job.tenant_id for no key update;
     if not stratum.reaches(who, t.path) and who ->> 'top' is not null then perform stratum.fail('JOB_NOT_FOUND'); end if;
+    -- how a tenant is isolated is decided above it, and so is whether that is called off or tried again
+    if job.task = 'change_isolation' and who ->> 'top' is not null
+      and not exists (select from tenants p where p.id = t.parent_id and stratum.reaches(who, p.path)) then
+      perform stratum.fail('JOB_NOT_FOUND');
+    end if;
   end if;
   perform stratum.lock_chain(coalesce(t.id, stratum.system_chain()));
   select * into strict job from jobs j where j.id = lock_job.job_id for update;
@@ -2279,6 +2287,7 @@ begin
   select c.job_id into running from isolation_changes c where c.tenant_id = t.id and c.finished_at is null;
   if found then perform stratum.fail('ISOLATION_CHANGE_RUNNING', jsonb_build_object('job_id', running)); end if;
   if t.isolation_strategy = wanted then perform stratum.fail('ISOLATION_UNCHANGED', jsonb_build_object('isolation_strategy', wanted)); end if;
+  perform stratum.require_same_migrations(t);
   perform stratum.require_provisioning(wanted);
   perform stratum.lock_chain(t.id);
   insert into isolation_changes (id, tenant_id, job_id, from_strategy, from_name, to_strategy, to_name)
@@ -2375,9 +2384,8 @@ begin
   return query
     select p.id, jsonb_agg(jsonb_build_object('strategy', p.strategy, 'name', p.name)), bool_or(p.strategy <> 'SHARED_RLS') from (
       select t.id, t.isolation_strategy as strategy, t.isolation_name as name from unnest(of_tenants) as t
-      union select c.tenant_id, c.from_strategy, c.from_name from isolation_changes c where c.source_dropped_at is null
-      -- where one that was done led to, the tenant is or has come from
-      union select c.tenant_id, c.to_strategy, c.to_name from isolation_changes c where c.phase <> 'done') as p
+      -- where a change led to, the tenant is or has come from, or what was made there was removed before the change ended
+      union select c.tenant_id, c.from_strategy, c.from_name from isolation_changes c where c.source_dropped_at is null) as p
     where p.id in (select t.id from unnest(of_tenants) as t) and (p.strategy <> 'SHARED_RLS' or exists (select from managed_tables))
     group by p.id order by p.id;
 end $function$;
@@ -2492,6 +2500,28 @@ begin
     -- defaults stand in every context
     '[["definitions", ""], ["installation", ""]]');
   return jsonb_build_object('next', null, 'data', new);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.put_routes(tenant_ids uuid[])
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  insert into stratum_guard.route as r (tenant_id, status, fenced, database_name, schema_name)
+  select t.id, t.status, t.provisioning_status <> 'ready',
+    case t.isolation_strategy when 'DB_PER_TENANT' then t.isolation_name end,
+    case t.isolation_strategy when 'SCHEMA_PER_TENANT' then t.isolation_name end
+  from tenants t where t.id = any (tenant_ids)
+  on conflict (tenant_id) do update set status = excluded.status,
+    -- a cutover fences by itself; only a new place, or one just made, opens it here
+    fenced = case when (r.database_name, r.schema_name) is distinct from (excluded.database_name, excluded.schema_name) or excluded.fenced
+      or not exists (select from stratum.isolation_changes m where m.tenant_id = excluded.tenant_id and m.finished_at is null)
+      then excluded.fenced else r.fenced end,
+    routing_version = r.routing_version + case when (r.database_name, r.schema_name) is distinct from (excluded.database_name, excluded.schema_name) then 1 else 0 end,
+    database_name = excluded.database_name, schema_name = excluded.schema_name
+  where (r.status, r.fenced, r.database_name, r.schema_name)
+    is distinct from (excluded.status, excluded.fenced, excluded.database_name, excluded.schema_name);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.queue_job(job_id uuid, run_at timestamp with time zone)
@@ -2862,6 +2892,28 @@ begin
   if status = 'archived' then perform stratum.fail('TENANT_ARCHIVED'); end if;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.require_same_migrations(t stratum.tenants)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  due text[] := array(select m.name collate "C" from stratum_guard.applied_migrations m where m.schema_name = '' order by 1);
+  had text[] := array(select m.name collate "C" from stratum_guard.applied_migrations m where m.schema_name = t.isolation_name order by 1);
+  last_due text := coalesce(due[cardinality(due)], '');
+  last_had text := coalesce(had[cardinality(had)], '');
+begin
+  if t.isolation_strategy = 'SHARED_RLS' then return; end if;
+  if t.isolation_strategy = 'DB_PER_TENANT' then
+    last_had := coalesce((select p.migration from fleet_places p where p.tenant_id = t.id), '');
+  end if;
+  if last_had <> last_due or t.isolation_strategy = 'SCHEMA_PER_TENANT' and had <> due then
+    perform stratum.fail('TENANT_INVALID_STATE', jsonb_build_object('tenant_id', t.id,
+      'status', format('at the migration %s, and the shared tables at %s', coalesce(nullif(last_had, ''), 'none'), coalesce(nullif(last_due, ''), 'none')),
+      'required', 'the same migrations in both: run stratum tenants migrate first'));
+  end if;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.require_size(field text, value jsonb, maximum_bytes integer)
  RETURNS void
  LANGUAGE plpgsql
@@ -3142,6 +3194,29 @@ begin
     order by d.path for update of p);
   delete from permission_policies where id = any (revoked);
   return revoked;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.route_changed_tenants()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  perform stratum.put_routes(array(
+    select c.id from changed c join before b on b.id = c.id
+    where (c.status, c.provisioning_status, c.isolation_strategy, c.isolation_name)
+      is distinct from (b.status, b.provisioning_status, b.isolation_strategy, b.isolation_name)));
+  return null;
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.route_new_tenants()
+ RETURNS trigger
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  perform stratum.put_routes(array(select c.id from changed c));
+  return null;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.run(operation text, actor jsonb, input jsonb)
@@ -3429,29 +3504,6 @@ AS $function$
 begin
   perform stratum.enqueue('sync_route', c.id, '{}') from changed c
   where c.isolation_strategy = 'DB_PER_TENANT' and exists (select from previous p where p.id = c.id and (p.status, p.isolation_strategy) <> (c.status, c.isolation_strategy));
-  return null;
-end $function$;
-
-CREATE OR REPLACE FUNCTION stratum.sync_routes()
- RETURNS trigger
- LANGUAGE plpgsql
- SET search_path TO 'stratum', 'pg_temp'
-AS $function$
-begin
-  insert into stratum_guard.route as r (tenant_id, status, fenced, database_name, schema_name)
-  select c.id, c.status, c.provisioning_status <> 'ready',
-    case c.isolation_strategy when 'DB_PER_TENANT' then c.isolation_name end,
-    case c.isolation_strategy when 'SCHEMA_PER_TENANT' then c.isolation_name end
-  from changed c
-  on conflict (tenant_id) do update set status = excluded.status,
-    -- a cutover fences by itself; only a new place, or one just made, opens it here
-    fenced = case when (r.database_name, r.schema_name) is distinct from (excluded.database_name, excluded.schema_name) or excluded.fenced
-      or not exists (select from stratum.isolation_changes m where m.tenant_id = excluded.tenant_id and m.finished_at is null)
-      then excluded.fenced else r.fenced end,
-    routing_version = r.routing_version + case when (r.database_name, r.schema_name) is distinct from (excluded.database_name, excluded.schema_name) then 1 else 0 end,
-    database_name = excluded.database_name, schema_name = excluded.schema_name
-  where (r.status, r.fenced, r.database_name, r.schema_name)
-    is distinct from (excluded.status, excluded.fenced, excluded.database_name, excluded.schema_name);
   return null;
 end $function$;
 
@@ -3746,7 +3798,8 @@ CREATE OR REPLACE FUNCTION stratum.visit_tenant(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 declare
-  who jsonb := stratum.narrow(stratum.principal(actor), actor -> 'named');
+  feed jsonb := stratum.feed_position();
+  who jsonb := stratum.narrow(stratum.principal(actor), actor -> 'named') || jsonb_build_object('feed', feed);
 begin
   if who ->> 'top' is null then perform stratum.fail('TENANT_NOT_FOUND'); end if;
   return stratum.context_json(who, (who ->> 'top')::uuid)
@@ -3797,8 +3850,8 @@ end $function$;
 CREATE TRIGGER check_tree_on_insert AFTER INSERT ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.check_tree();
 CREATE TRIGGER check_tree_on_update AFTER UPDATE ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.check_tree();
 CREATE TRIGGER sync_database_routes AFTER UPDATE ON stratum.tenants REFERENCING OLD TABLE AS previous NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.sync_database_routes();
-CREATE TRIGGER sync_routes_on_insert AFTER INSERT ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.sync_routes();
-CREATE TRIGGER sync_routes_on_update AFTER UPDATE ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.sync_routes();
+CREATE TRIGGER sync_routes_on_insert AFTER INSERT ON stratum.tenants REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.route_new_tenants();
+CREATE TRIGGER sync_routes_on_update AFTER UPDATE ON stratum.tenants REFERENCING OLD TABLE AS before NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION stratum.route_changed_tenants();
 
 -- Grants, those to the owner apart
 

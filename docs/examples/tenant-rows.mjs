@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs'
 import pg from 'pg'
 import { createTenantPool, migrateTable } from 'stratum-edge/db-adapters'
-import { runWithTenant, getTenantContext } from 'stratum-edge/sdk'
+import { getTenantContext, runWithTenant } from 'stratum-edge/sdk'
 
 const stack = JSON.parse(readFileSync(process.env.STACK ?? '.stratum/dev.json', 'utf8'))
 
@@ -18,13 +18,20 @@ const pool = new pg.Pool({ connectionString: stack.app_database_url })
 const tenantPool = createTenantPool(pool, () => getTenantContext().tenant_id)
 const as = (slug, work) => runWithTenant({ tenant_id: stack.tenants[slug] }, work)
 const totals = async () => (await tenantPool.query('select total from orders order by total')).rows.map((row) => row.total)
-const refused = (work) => work().then(() => 'allowed', (error) => error.code)
+const refused = (work) =>
+  work().then(
+    () => 'allowed',
+    (error) => error.code,
+  )
 
 await as('client_alpha', () => tenantPool.query('delete from orders'))
 await as('client_alpha', () => tenantPool.query('insert into orders (total) values ($1), ($2)', [42, 43]))
 console.log('client_alpha sees', await as('client_alpha', totals))
 console.log('client_gamma sees', await as('client_gamma', totals))
-console.log('client_gamma writes for client_alpha:', await as('client_gamma', () => refused(() => tenantPool.query('insert into orders (tenant_id, total) values ($1, 1)', [stack.tenants.client_alpha]))))
+console.log(
+  'client_gamma writes for client_alpha:',
+  await as('client_gamma', () => refused(() => tenantPool.query('insert into orders (tenant_id, total) values ($1, 1)', [stack.tenants.client_alpha]))),
+)
 console.log('nobody asks:', await refused(totals), 'from the handle,', await refused(() => pool.query('select * from orders')), 'from the pool itself')
 
 await tenantPool.end()

@@ -219,11 +219,13 @@ end $$;
 --> statement-breakpoint
 -- The first line of every operation: who asks (401), with which scope (403), within which reach (404).
 -- The structure lock is taken in between, so that nobody unknown can hold it and what was reached stays
--- where it was while the operation runs.
+-- where it was while the operation runs. An answer that the process is to `keep` gets the feed's position from before
+-- anything is read: what commits while the operation runs is then told of later as a change.
 create or replace function stratum.authorize(operation text, actor jsonb, input jsonb, structure text default 'none') returns jsonb
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 declare
   rule record;
+  feed jsonb := case when (input ->> 'keep')::boolean then stratum.feed_position() end;
   who jsonb := stratum.principal(actor);
 begin
   select o.scope, o.reach, o.also_scope into rule from operations o where o.name = operation;
@@ -240,7 +242,7 @@ begin
   end if;
   who := stratum.narrow(who, actor -> 'named');
   perform stratum.require_reach(who, r.value, input) from jsonb_array_elements(rule.reach) as r;
-  return who;
+  return who || case when feed is null then '{}' else jsonb_build_object('feed', feed) end;
 end $$;
 --> statement-breakpoint
 -- What a caller may know of a principal.

@@ -8,16 +8,18 @@ create or replace function stratum.isolation_name_for(strategy text, slug text, 
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 declare
   plain text := case strategy when 'SCHEMA_PER_TENANT' then 'tenant_' when 'DB_PER_TENANT' then 'stratum_' end || slug;
+  hashed text := left(plain, 50) || '_' || left(stratum.sha256_hex(tenant_id::text), 12);
+  -- who knows the id can choose a slug whose plain name is that one
+  unforeseen text := left(plain, 50) || '_' || left(stratum.sha256_hex(tenant_id::text || gen_random_uuid()), 12);
 begin
-  if plain is null then return null; end if;
-  if octet_length(plain) > 63
-    or exists (select from tenants t where t.isolation_name = plain)
-    or exists (select from pg_namespace n where n.nspname = plain)
-    or exists (select from pg_database d where d.datname = plain)
-    or exists (select from tenant_databases d where d.database_name = plain) then
-    return left(plain, 50) || '_' || left(stratum.sha256_hex(tenant_id::text), 12);
-  end if;
-  return plain;
+  return (
+    select c.name from unnest(array[plain, hashed, unforeseen]) with ordinality as c (name, place)
+    where octet_length(c.name) <= 63
+      and not exists (select from tenants t where t.isolation_name = c.name)
+      and not exists (select from pg_namespace n where n.nspname = c.name)
+      and not exists (select from pg_database d where d.datname = c.name)
+      and not exists (select from tenant_databases d where d.database_name = c.name)
+    order by c.place limit 1);
 end $$;
 --> statement-breakpoint
 -- Refuse a strategy that this installation cannot provide: nobody to make the place, or no room for one more database.

@@ -2,7 +2,7 @@
 -- reach from then on, go by a job of that transaction. What stays: its ids, its slugs, which are never another's, and the
 -- skeleton of its audit chain, which still verifies without the payloads.
 
--- The places that hold, or may hold, rows of some tenants: where each is, where it was or was to be moved. `own` where
+-- The places that hold, or may hold, rows of some tenants: where each is, and where it was before. `own` where
 -- one of them is a schema or database.
 create or replace function stratum.places_of(of_tenants stratum.tenants[]) returns table (tenant_id uuid, places jsonb, own boolean)
 language plpgsql stable set search_path = stratum, pg_temp as $$
@@ -10,9 +10,8 @@ begin
   return query
     select p.id, jsonb_agg(jsonb_build_object('strategy', p.strategy, 'name', p.name)), bool_or(p.strategy <> 'SHARED_RLS') from (
       select t.id, t.isolation_strategy as strategy, t.isolation_name as name from unnest(of_tenants) as t
-      union select c.tenant_id, c.from_strategy, c.from_name from isolation_changes c where c.source_dropped_at is null
-      -- where one that was done led to, the tenant is or has come from
-      union select c.tenant_id, c.to_strategy, c.to_name from isolation_changes c where c.phase <> 'done') as p
+      -- where a change led to, the tenant is or has come from, or what was made there was removed before the change ended
+      union select c.tenant_id, c.from_strategy, c.from_name from isolation_changes c where c.source_dropped_at is null) as p
     where p.id in (select t.id from unnest(of_tenants) as t) and (p.strategy <> 'SHARED_RLS' or exists (select from managed_tables))
     group by p.id order by p.id;
 end $$;

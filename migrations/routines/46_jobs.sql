@@ -188,6 +188,11 @@ begin
   if job.tenant_id is not null then
     select * into t from tenants where id = job.tenant_id for no key update;
     if not stratum.reaches(who, t.path) and who ->> 'top' is not null then perform stratum.fail('JOB_NOT_FOUND'); end if;
+    -- how a tenant is isolated is decided above it, and so is whether that is called off or tried again
+    if job.task = 'change_isolation' and who ->> 'top' is not null
+      and not exists (select from tenants p where p.id = t.parent_id and stratum.reaches(who, p.path)) then
+      perform stratum.fail('JOB_NOT_FOUND');
+    end if;
   end if;
   perform stratum.lock_chain(coalesce(t.id, stratum.system_chain()));
   select * into strict job from jobs j where j.id = lock_job.job_id for update;

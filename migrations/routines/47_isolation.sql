@@ -24,6 +24,27 @@ begin
     stratum.isolation_name_for(strategy, t.slug, t.id));
 end $$;
 --> statement-breakpoint
+-- Refuse to move rows between tables that have had other migrations of the application: what was done to the rows of one
+-- place would be done again, or never. A schema's ledger is here, a database's last entry is in the fleet's summary.
+create or replace function stratum.require_same_migrations(t stratum.tenants) returns void
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+declare
+  due text[] := array(select m.name collate "C" from stratum_guard.applied_migrations m where m.schema_name = '' order by 1);
+  had text[] := array(select m.name collate "C" from stratum_guard.applied_migrations m where m.schema_name = t.isolation_name order by 1);
+  last_due text := coalesce(due[cardinality(due)], '');
+  last_had text := coalesce(had[cardinality(had)], '');
+begin
+  if t.isolation_strategy = 'SHARED_RLS' then return; end if;
+  if t.isolation_strategy = 'DB_PER_TENANT' then
+    last_had := coalesce((select p.migration from fleet_places p where p.tenant_id = t.id), '');
+  end if;
+  if last_had <> last_due or t.isolation_strategy = 'SCHEMA_PER_TENANT' and had <> due then
+    perform stratum.fail('TENANT_INVALID_STATE', jsonb_build_object('tenant_id', t.id,
+      'status', format('at the migration %s, and the shared tables at %s', coalesce(nullif(last_had, ''), 'none'), coalesce(nullif(last_due, ''), 'none')),
+      'required', 'the same migrations in both: run stratum tenants migrate first'));
+  end if;
+end $$;
+--> statement-breakpoint
 create or replace function stratum.migrate_isolation(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 declare
@@ -42,6 +63,7 @@ begin
   select c.job_id into running from isolation_changes c where c.tenant_id = t.id and c.finished_at is null;
   if found then perform stratum.fail('ISOLATION_CHANGE_RUNNING', jsonb_build_object('job_id', running)); end if;
   if t.isolation_strategy = wanted then perform stratum.fail('ISOLATION_UNCHANGED', jsonb_build_object('isolation_strategy', wanted)); end if;
+  perform stratum.require_same_migrations(t);
   perform stratum.require_provisioning(wanted);
   perform stratum.lock_chain(t.id);
   insert into isolation_changes (id, tenant_id, job_id, from_strategy, from_name, to_strategy, to_name)

@@ -16,13 +16,13 @@ begin
 end $$;
 --> statement-breakpoint
 -- Of a context that the process is to keep: what it hangs on besides the names that were asked for. `who` is who asks;
--- `principal` its API key, `until` the expiry of that, `feed` where the change feed stood.
+-- `principal` its API key, `until` the expiry of that, `feed` where the change feed stood before anything was read.
 create or replace function stratum.keeping(who jsonb, tenant_id uuid) returns jsonb
 language plpgsql stable set search_path = stratum, pg_temp as $$
 begin
   return jsonb_build_object('keeping', jsonb_build_object(
     'path', (select t.path::text from tenants t where t.id = keeping.tenant_id), 'until', who -> 'expires_at',
-    'principal', case who ->> 'type' when 'api_key' then who -> 'id' end, 'feed', stratum.feed_position()));
+    'principal', case who ->> 'type' when 'api_key' then who -> 'id' end, 'feed', who -> 'feed'));
 end $$;
 --> statement-breakpoint
 -- The caller's own context: the tenant its request was sent to, else the one it is bound to.
@@ -41,7 +41,8 @@ end $$;
 create or replace function stratum.visit_tenant(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 declare
-  who jsonb := stratum.narrow(stratum.principal(actor), actor -> 'named');
+  feed jsonb := stratum.feed_position();
+  who jsonb := stratum.narrow(stratum.principal(actor), actor -> 'named') || jsonb_build_object('feed', feed);
 begin
   if who ->> 'top' is null then perform stratum.fail('TENANT_NOT_FOUND'); end if;
   return stratum.context_json(who, (who ->> 'top')::uuid)

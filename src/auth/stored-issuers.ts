@@ -56,11 +56,12 @@ export class StoredIssuers {
     this.#schema = storedIssuerSchema(options.development)
   }
 
-  /** The issuer of tokens of these audiences, or null. @throws what asking throws */
-  async find(issuer: string, audiences: readonly string[]): Promise<Trusted | null> {
+  /** The issuer of tokens of these audiences, or null. @throws what asking throws, and `beforeAsking`, which is called before */
+  async find(issuer: string, audiences: readonly string[], beforeAsking: () => void): Promise<Trusted | null> {
     const place = JSON.stringify([issuer, ...audiences])
     const known = this.#answers.get(place)
     if (known && (known.trusted !== null || this.#isFresh(known.at))) return known.trusted
+    beforeAsking()
     return this.#askOnce(place, issuer, audiences)
   }
 

@@ -131,24 +131,25 @@ export class TokenVerifier {
    * Verify a compact JWS and answer the credential that SQL judges.
    * @throws {TokenInvalidError} whatever is wrong with the token.
    * @throws {ServerUnreachableError} when the issuer's key set cannot be had, which is not the token's fault.
-   * @throws what asking for a stored issuer throws
+   * @param beforeAsking called before a stored issuer is asked for that is not known yet
+   * @throws what asking for a stored issuer throws, and what `beforeAsking` does
    */
-  async verify(token: string): Promise<TokenCredential> {
+  async verify(token: string, beforeAsking: () => void = () => {}): Promise<TokenCredential> {
     if (token.length > MAXIMUM_CHARACTERS) throw refusedAsForeign(`it is longer than ${MAXIMUM_CHARACTERS} characters`)
     const now = this.#now()
     const known = this.#verified.get(token)
     if (known && now < known.until) return { ...known.credential, scopes: [...known.credential.scopes] }
     if (known) this.#verified.delete(token)
 
-    const { credential, expires } = await this.#judge(token, now)
+    const { credential, expires } = await this.#judge(token, now, beforeAsking)
     const until = Math.min(expires, now + KEPT_MS)
     if (until > now) this.#verified.set(token, { credential, until })
     return { ...credential, scopes: [...credential.scopes] }
   }
 
-  async #judge(token: string, now: number) {
+  async #judge(token: string, now: number, beforeAsking: () => void) {
     const payload = unverified(token)
-    const trusted = this.#ofEnvironment(payload) ?? (await this.#ofDatabase(token, payload, now))
+    const trusted = this.#ofEnvironment(payload) ?? (await this.#ofDatabase(token, payload, now, beforeAsking))
     try {
       return await this.#judgeBy(trusted, token, now)
     } catch (error) {
@@ -169,9 +170,9 @@ export class TokenVerifier {
     return this.#issuers.get(payload.iss ?? '')?.find(({ issuer }) => audiences.includes(issuer.audience))
   }
 
-  async #ofDatabase(token: string, payload: JWTPayload, now: number): Promise<Trusted> {
+  async #ofDatabase(token: string, payload: JWTPayload, now: number, beforeAsking: () => void): Promise<Trusted> {
     const audiences = audiencesOf(payload)
-    const found = mayBeStored(token, payload, now) ? await this.#stored?.find(payload.iss ?? '', audiences) : null
+    const found = mayBeStored(token, payload, now) ? await this.#stored?.find(payload.iss ?? '', audiences, beforeAsking) : null
     if (found) return found
     throw refusedAsForeign(this.#issuers.has(payload.iss ?? '') ? 'it is for another audience' : 'its issuer is not trusted')
   }

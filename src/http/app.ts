@@ -62,13 +62,27 @@ function waitUntilOf(context: Context): ((work: Promise<unknown>) => void) | und
   }
 }
 
+/** The credential of a request. An issuer that nobody knows is asked of the database, so naming ever new ones is guessing too. */
+async function readWelcome(context: Context, services: Services, limiter: RateLimiter): Promise<Credential | null> {
+  let asked = false
+  try {
+    return await readCredential(context.req.raw, services, () => {
+      limiter.requireWelcome(addressOf(context))
+      asked = true
+    })
+  } catch (error) {
+    if (asked) limiter.noteRefusal(addressOf(context), error, ['TOKEN_INVALID'])
+    throw error
+  }
+}
+
 /**
  * Answer one operation. 401 comes before 400: a request that cannot be read is still judged by its
  * credential first, with the one database request that the operation would have cost.
  */
 async function answer(context: Context<AppEnv>, operation: Operation, services: Services, limiter: RateLimiter): Promise<Response> {
   const { endpoint } = operation
-  const credential = await readCredential(context.req.raw, services)
+  const credential = await readWelcome(context, services, limiter)
   if (credential === null) {
     if (endpoint.open) return context.json({ status: 'ok' })
     throw stratumError('AUTHENTICATION_REQUIRED')
@@ -84,6 +98,8 @@ async function answer(context: Context<AppEnv>, operation: Operation, services: 
   let preview: boolean
   let options: RunOptions
   try {
+    // first, as a request that cannot be read costs the database as much as one that can
+    await limiter.count(context, credential)
     input = await readInput(context, endpoint)
     preview = wantsPreview(context, endpoint)
     options = {
@@ -100,7 +116,6 @@ async function answer(context: Context<AppEnv>, operation: Operation, services: 
     }
     actor.named = readNamedTenants(context, credential, services)
     Object.assign(facts, namedFacts(credential, actor.named))
-    await limiter.count(context, credential, actor.named)
   } catch (error) {
     // Who asks too often is told so without the database, which that is to spare.
     if (!(error instanceof StratumError && error.code === 'RATE_LIMITED')) await judged(() => services.db.call('authenticate', actor, {}))

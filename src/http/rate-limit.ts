@@ -4,7 +4,7 @@
  * Headers: draft-ietf-httpapi-ratelimit-headers.
  */
 import type { Context } from 'hono'
-import type { Credential, NamedTenant } from '../core/actor.ts'
+import type { Credential } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { type ErrorCode, StratumError } from '../core/errors.ts'
 import { BoundedMap } from '../crypto/bounded-map.ts'
@@ -23,7 +23,7 @@ export interface PlatformLimiter {
 export interface RateLimits {
   /** For each API key, and each user of an issuer. */
   principal?: Limit | undefined
-  /** For all that is asked of one tenant with tokens, or by its host. */
+  /** For all tokens of one tenant. */
   tenant?: Limit | undefined
   /** For keys and hosts from one address that nobody has. */
   refused?: Limit | undefined
@@ -65,11 +65,20 @@ const tooMany = (what: string, seconds: number) => stratumError('RATE_LIMITED', 
 /** Who asks, as far as it is known before the database was asked. */
 const principalOf = (credential: Credential): string => {
   if (credential.type === 'api_key') return `key ${credential.hashes[0]}`
-  return credential.type === 'token' ? `user ${JSON.stringify([credential.issuer, credential.tenant, credential.subject])}` : credential.type
+  if (credential.type !== 'token') return credential.type
+  const { issuer, issuer_id, tenant, subject } = credential
+  return `user ${JSON.stringify([issuer, issuer_id ?? null, tenant, subject])}`
 }
 
-const tenantOf = (credential: Credential, named: readonly NamedTenant[]): string | null =>
-  named[0]?.tenant ?? (credential.type === 'token' ? credential.tenant : null)
+/**
+ * Whose tokens these are: an issuer that is bound to a tenant is that tenant's with all it claims, else the claim tells.
+ * Never what the request itself names, or strangers could use up what another has left, and read how much that is.
+ */
+const tenantOf = (credential: Credential): string | null => {
+  if (credential.type !== 'token') return null
+  const { issuer, issuer_id, issuer_tenant_id, tenant } = credential
+  return JSON.stringify([issuer, issuer_id ?? null, issuer_tenant_id ?? tenant])
+}
 
 /** Judges requests by the limits that are set; without any it lets all pass. */
 export class RateLimiter {
@@ -94,15 +103,15 @@ export class RateLimiter {
 
   /**
    * A request from this address was refused. Counted are the refusals that guessing ends in and the database pays for: not
-   * tokens, which are judged without it.
+   * tokens of issuers that are known, which are judged without it.
    */
   noteRefusal(address: string | null, error: unknown, guessed: readonly ErrorCode[]): void {
     if (address !== null && error instanceof StratumError && guessed.includes(error.code)) this.#windows.refused?.count(address)
   }
 
   /** Count a request, and say in its answer how many more there may be. @throws RATE_LIMITED */
-  async count(context: Context, credential: Credential, named: readonly NamedTenant[]): Promise<void> {
-    const tenant = tenantOf(credential, named)
+  async count(context: Context, credential: Credential): Promise<void> {
+    const tenant = tenantOf(credential)
     await this.#countOne(context, 'principal', principalOf(credential))
     if (tenant !== null) await this.#countOne(context, 'tenant', tenant)
   }

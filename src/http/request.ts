@@ -1,4 +1,4 @@
-/** Reading a request: who asks, which tenant it names, what it says. Nothing here asks the database. */
+/** Reading a request: who asks, which tenant it names, what it says. Nothing here asks the database, but for issuers that are not known yet. */
 import type { Context } from 'hono'
 import type * as z from 'zod'
 import { looksLikeApiKey } from '../auth/api-keys.ts'
@@ -14,9 +14,10 @@ export const MAXIMUM_BODY_BYTES = 1_048_576
 
 /**
  * The credential of a request, or null without one.
+ * @param beforeAsking called before the database is asked for an issuer; what it throws ends that
  * @throws CREDENTIALS_AMBIGUOUS, TOKEN_INVALID, API_KEY_INVALID
  */
-export async function readCredential(request: Request, { tokens, apiKeys }: Services): Promise<Credential | null> {
+export async function readCredential(request: Request, { tokens, apiKeys }: Services, beforeAsking?: () => void): Promise<Credential | null> {
   const authorization = request.headers.get('authorization')
   const apiKey = request.headers.get('x-api-key')
   if (authorization !== null && apiKey !== null) throw stratumError('CREDENTIALS_AMBIGUOUS')
@@ -25,7 +26,7 @@ export async function readCredential(request: Request, { tokens, apiKeys }: Serv
   if (bearer === undefined || bearer === null) throw stratumError('TOKEN_INVALID', { reason: 'the Authorization header must read "Bearer" and one token' })
   if (looksLikeApiKey(bearer)) return { type: 'api_key', hashes: await apiKeys.hashes(bearer) }
   if (apiKey !== null || bearer.startsWith('sk_')) throw stratumError('API_KEY_INVALID')
-  return tokens.verify(bearer)
+  return tokens.verify(bearer, beforeAsking)
 }
 
 const isOutdated = (error: unknown): error is StratumError => error instanceof StratumError && error.code === 'ISSUER_OUTDATED'

@@ -4,7 +4,6 @@
  * renamed. Whatever has that name is ours at any point of a crash.
  */
 import { randomBytes } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
 import type pg from 'pg'
 import { stratumError } from '../core/error-classes.ts'
 import {
@@ -19,6 +18,7 @@ import {
   recordMigrations,
   type WhichForeignKeys,
 } from '../isolation/copies.ts'
+import { applyGuard } from '../isolation/guard.ts'
 import { identifier, literal } from '../isolation/identifiers.ts'
 import { markOf } from '../isolation/place.ts'
 import type { MakePlaceOptions, Server } from './places.ts'
@@ -101,17 +101,6 @@ async function create(server: Server, found: Found, working: string) {
   }
 }
 
-const GUARD = new URL('../../migrations/routines/01_guard.sql', import.meta.url)
-
-/** The guard as it is in the control database, statement by statement. */
-async function guardStatements(): Promise<string[]> {
-  const text = await readFile(GUARD, 'utf8')
-  return text
-    .split('--> statement-breakpoint')
-    .map((statement) => statement.trim())
-    .filter((statement) => statement !== '')
-}
-
 /** The tenant's line in its own database: what a batch there must find. */
 const ROUTE = `
   insert into stratum_guard.route as r (tenant_id, routing_version, status, fenced) values ($1, $2, $3, $4)
@@ -132,7 +121,8 @@ async function fill(client: pg.Client, filling: Filling): Promise<string> {
   const { tenantId, database, blueprint, status, options } = filling
   const role = blueprint.role === null ? [] : [`grant connect on database ${identifier(database)} to ${identifier(blueprint.role)}`]
   const open = [`revoke all on database ${identifier(database)} from public`, 'revoke create on schema public from public', ...role]
-  for (const statement of [...open, ...(await guardStatements())]) await client.query(statement)
+  for (const statement of open) await client.query(statement)
+  await applyGuard(client)
   if (blueprint.role !== null) await client.query(`grant usage on schema public to ${identifier(blueprint.role)}`)
   await client.query(`select set_config('app.current_tenant_id', $1, true)`, [tenantId])
   await makePrerequisites(client, blueprint)

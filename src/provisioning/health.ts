@@ -50,7 +50,8 @@ async function judge(pool: pg.Pool, stopping: boolean): Promise<ProvisionerHealt
  */
 export async function serveHealth(pool: pg.Pool, { port, host, isStopping }: { port: number; host: string; isStopping: () => boolean }) {
   const server = createServer(async (request, response) => {
-    const known = request.method === 'GET' && new URL(request.url ?? '/', 'http://health').pathname === '/health'
+    // not parsed as a URL, which throws for some of what can be sent
+    const known = request.method === 'GET' && request.url?.split('?')[0] === '/health'
     const health = known ? await judge(pool, isStopping()) : { error: { code: 'ROUTE_NOT_FOUND', message: 'There is only GET /health here.' } }
     response.writeHead(known ? ('status' in health && health.status === 'ok' ? 200 : 503) : 404, { 'content-type': 'application/json', connection: 'close' })
     response.end(JSON.stringify(health))

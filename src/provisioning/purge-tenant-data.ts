@@ -22,10 +22,16 @@ async function dropPlaces(server: Server, tenantId: string, places: readonly Pla
   await withTenantLock(server.pool, tenantId, async ({ client }) => {
     await outlastBatches(client, tenantId)
     await server.step('purge_tenant_data: alone')
+    // What is not to be had must not keep the rest from going.
+    let refused: unknown
     for (const place of places) {
-      await dropPlace(server, tenantId, place)
+      await dropPlace(server, tenantId, place).catch((error: { code?: string }) => {
+        if (error.code !== 'PLACE_NOT_OURS') throw error
+        refused = error
+      })
       await server.step('purge_tenant_data: dropped')
     }
+    if (refused !== undefined) throw refused
     await client.query('delete from stratum.fleet_places where tenant_id = $1', [tenantId])
     await client.query('delete from stratum_guard.captured where tenant_id = $1', [tenantId])
     // last, as it keeps batches out

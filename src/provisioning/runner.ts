@@ -8,6 +8,7 @@ import { dnsOverHttps } from '../resolver/dns.ts'
 import { VERSION } from '../version.ts'
 import type { ProvisionerSettings } from './environment.ts'
 import { checkConnection } from './fitness.ts'
+import { keepGuardsRenewed } from './guards.ts'
 import { serveHealth } from './health.ts'
 import { describeError } from './job-error.ts'
 import type { Server } from './places.ts'
@@ -39,8 +40,10 @@ const RECOVER_EVERY_MS = 2_000
 /** After the jobs were told to end at their next step, so long is waited for that step. */
 const LAST_WAIT_MS = 5_000
 const RESTART_AFTER_MS = 1_000
-/** Each looks only at the domains that are due, so a day's work is spread over the day. */
-const CRONTAB = '*/10 * * * * recheck_domains'
+/** Each recheck looks only at the domains that are due, so a day's work is spread over the day. */
+const CRONTAB = '*/10 * * * * recheck_domains\n5,15,25,35,45,55 * * * * trim_changes'
+/** An isolate that did not poll for so long begins anew; what it keeps would be too old by then anyway. */
+const FEED_KEPT = '1 hour'
 
 const quiet = (log: Log) =>
   new Logger(() => (level, message) => {
@@ -66,6 +69,12 @@ const recheckTask =
     const round = { db: server.pool, dns: dnsOverHttps({ url: dnsUrl }), domainProofs: new DomainProofs(apiKeySecrets) }
     const result = await recheckDomains(round)
     if (result.checked > 0) log('info', 'domains.rechecked', result)
+  }
+
+const trimTask =
+  (server: Server): TaskList[string] =>
+  async () => {
+    await server.pool.query('select stratum.trim_changes($1)', [FEED_KEPT])
   }
 
 /** Otherwise the queue tells the database how a job ended without waiting for it, and a database that is away then ends the process. */
@@ -155,7 +164,7 @@ export async function startProvisioner(options: ProvisionerOptions): Promise<Pro
   await installJobs(databaseUrl)
   const long = Math.max(1, Math.floor(concurrency / 2))
   // a job holds its own lock, its tenant's and at times its route's, and works over a fourth
-  const server = openServer(databaseUrl, { databaseLimit: 0, connections: 4 * (concurrency + long) + 2 })
+  const server = openServer(databaseUrl, { databaseLimit: 0, connections: 4 * (concurrency + long) + 3 })
   const healthPool = tolerateBreaks(new pg.Pool({ connectionString: databaseUrl, max: 1, statement_timeout: 2_000, connectionTimeoutMillis: 2_000 }))
   const closers: Array<() => Promise<unknown>> = [() => server.close(), () => healthPool.end()]
   const closeAll = () => Promise.all(closers.map((close) => close().catch(() => {})))
@@ -176,6 +185,7 @@ export async function startProvisioner(options: ProvisionerOptions): Promise<Pro
             jobs,
           ),
           recheck_domains: recheckTask(options, server),
+          trim_changes: trimTask(server),
         },
         concurrency,
         crontab: CRONTAB,
@@ -194,13 +204,14 @@ export async function startProvisioner(options: ProvisionerOptions): Promise<Pro
     closers.push(...lanes.map((lane) => () => lane.close()))
     await Promise.all(lanes.map((lane) => lane.start()))
     const recovery = keepRecovering(server, log)
+    const guards = keepGuardsRenewed(server, log)
     log('info', 'provisioner.up', { version: VERSION, role, health: health.url, concurrency })
     return {
       url: health.url,
       async stop() {
         isStopping = true
         await recovery.stop()
-        const ended = Promise.all(lanes.map((lane) => lane.stop())).then(() => true)
+        const ended = Promise.all([guards.stop(), ...lanes.map((lane) => lane.stop())]).then(() => true)
         const clean = await endWithin(ended, breakOff, grace)
         if (clean) await closeAll()
         else void closeAll()

@@ -7,7 +7,7 @@ const TOLERATED = 3
 const FIRST_PAUSE_MS = 500
 const LONGEST_PAUSE_MS = 15_000
 
-const isAway = (error: unknown) => !(error instanceof StratumError) || error.code === 'DATABASE_UNAVAILABLE'
+const isAway = (error: unknown) => error instanceof StratumError && error.code === 'DATABASE_UNAVAILABLE'
 
 /** A circuit breaker: open for growing times with jitter, so that isolates do not come back all at once. */
 export class Breaker {

@@ -66,6 +66,9 @@ class Touched {
   }
 }
 
+/** One answer may take the sixteenth part of the room and no more, or it would drive out all others. */
+const LARGEST_SHARE = 16
+
 /** Evictions that are remembered for answers on their way. */
 const REMEMBERED = 64
 
@@ -117,6 +120,7 @@ export class ContextCache<T> {
     const missed = this.#clock - since > this.#evictions.length
     if (missed || this.#evictions.some(({ at, touched }) => at > since && touched.has(kept.tags))) return
     this.delete(key)
+    if (kept.bytes > this.#maximum.bytes / LARGEST_SHARE) return
     const room = kept.tags.path === null ? this.#rooms.refusals : this.#rooms.answers
     this.#insert(room, key, kept)
     this.#makeRoom(room)

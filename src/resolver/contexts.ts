@@ -16,7 +16,7 @@ export interface ContextsOptions {
   maximumStaleness?: number
   /** A request later than this after the last poll has another one made beside it. */
   pollInterval?: number
-  /** While the database is away, how old what is served may get. */
+  /** While the database is away or too busy, how old what is served may get. */
   grace?: number
   maximumEntries?: number
   maximumBytes?: number
@@ -70,7 +70,7 @@ export class Contexts<T> {
   readonly #cache: ContextCache<Answer<T>>
   readonly #feed: ChangeFeed
   readonly #breaker: Breaker
-  readonly #loading = new Map<string, Promise<Answer<T>>>()
+  readonly #loading = new Map<string, { answer: Promise<Answer<T>>; began: number }>()
   #polling: Promise<void> | undefined
   readonly #counts = { hits: 0, misses: 0, stale: 0, polls: 0, waited: 0 }
 
@@ -120,9 +120,11 @@ export class Contexts<T> {
       await this.#pollUntilFresh(asking, came)
     } catch (error) {
       // Who must see its own change is not served without it.
-      if (asking.minimumVersion === undefined && came - this.#feed.sentAt <= grace && isAway(error)) return { ...kept.value, outcome: 'stale' }
+      if (asking.minimumVersion === undefined && came - this.#feed.sentAt <= grace && givesNoAnswer(error)) return { ...kept.value, outcome: 'stale' }
       throw error
     }
+    // A version that nobody has seen, made up perhaps, is no reason to drop what others are served.
+    if (asking.minimumVersion !== undefined && !this.#feed.sees(asking.minimumVersion)) return undefined
     const still = found()
     return still && { ...still.value, outcome: 'hit' }
   }
@@ -130,21 +132,36 @@ export class Contexts<T> {
   async #pollUntilFresh(asking: Asking, came: number): Promise<void> {
     this.#counts.waited++
     // A poll under way may have been sent too early; the one after it was not.
-    for (let round = 0; round < 3 && (round === 0 || !this.#isFresh(asking, came)); round++) await this.#inTime(this.#poll())
-    if (asking.minimumVersion !== undefined && !this.#feed.sees(asking.minimumVersion)) this.#cache.evict('everything')
+    for (let round = 0; round < 3; round++) {
+      await this.#pollInTime(asking)
+      if (this.#isFresh(asking, came) || this.#feed.sentAt >= came) return
+    }
+  }
+
+  async #pollInTime({ waitUntil }: Asking): Promise<void> {
+    const poll = this.#poll()
+    waitUntil?.(poll.catch(() => undefined))
+    try {
+      await this.#inTime(poll)
+    } finally {
+      // One that never ends, as its request was cut off, must not be what everybody waits for from then on.
+      if (this.#polling === poll) this.#polling = undefined
+    }
   }
 
   /** One poll at a time; who comes meanwhile waits for the same. */
   #poll(): Promise<void> {
-    this.#polling ??= this.#breaker
+    if (this.#polling) return this.#polling
+    const poll = this.#breaker
       .guard(async () => {
         this.#counts.polls++
         this.#cache.evict(await this.#feed.poll())
       })
       .finally(() => {
-        this.#polling = undefined
+        if (this.#polling === poll) this.#polling = undefined
       })
-    return this.#polling
+    this.#polling = poll
+    return poll
   }
 
   /** What another request has begun may never end for us, where that one was cut off: wait for so long and no longer. */
@@ -162,24 +179,24 @@ export class Contexts<T> {
 
   async #loaded(key: string, load: () => Promise<Loaded<T>>, asking: Asking): Promise<Answer<T>> {
     const shared = this.#loading.get(key)
-    // What was asked for before this request came need not hold the change that it has to see.
-    if (shared && asking.minimumVersion === undefined) {
+    const began = this.#options.now()
+    // What was asked for before this request came need not hold a change that it has to see, nor one too old to be missing.
+    if (shared && asking.minimumVersion === undefined && began - shared.began < this.#options.maximumStaleness) {
       try {
-        return await this.#inTime(shared)
+        return await this.#inTime(shared.answer)
       } catch (error) {
         if (!isAway(error) || this.#breaker.open) throw error
       }
     }
-    const own = this.#load(key, load)
-    if (!this.#loading.has(key)) {
-      this.#loading.set(key, own)
-      const done = () => {
-        if (this.#loading.get(key) === own) this.#loading.delete(key)
-      }
-      asking.waitUntil?.(own.then(done, done))
-      if (!asking.waitUntil) own.then(done, done)
+    const answer = this.#load(key, load)
+    const own = { answer, began }
+    this.#loading.set(key, own)
+    const done = () => {
+      if (this.#loading.get(key) === own) this.#loading.delete(key)
     }
-    return own
+    const ended = answer.then(done, done)
+    asking.waitUntil?.(ended)
+    return answer
   }
 
   async #load(key: string, load: () => Promise<Loaded<T>>): Promise<Answer<T>> {
@@ -202,5 +219,8 @@ export class Contexts<T> {
     }
   }
 }
+
+/** Busy with somebody else's requests, perhaps, for which nobody else is to pay. */
+const givesNoAnswer = (error: unknown): boolean => isAway(error) || (error instanceof StratumError && error.code === 'DATABASE_BUSY')
 
 const isAway = (error: unknown): boolean => error instanceof StratumError && error.code === 'DATABASE_UNAVAILABLE'

@@ -88,6 +88,12 @@ describe('defineConfig', () => {
     for (const { key, schema } of definitions) expect(compileSchema(key, schema)([])).not.toBeNull()
   })
 
+  it('whose schema refers to itself without end for some values refuses those values, and says so', () => {
+    const judge = compileSchema('key', { properties: { tree: { $ref: '#/properties/tree' } } })
+    expect(judge({ other: 1 })).toBeNull()
+    expect(judge({ tree: 1 })).toEqual({ path: '', reason: 'its schema refers to itself without end' })
+  })
+
   it('refuses a type that JSON has none for', () => {
     expect(() => defineConfig({ started: z.date() })).toThrow(/date/i)
   })

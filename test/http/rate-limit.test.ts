@@ -1,4 +1,5 @@
 /** Who asks too often is told so, without the database, and nobody else pays for it. */
+import { generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { createApp } from '../../src/http/app.ts'
 import { type PlatformLimiter, RateLimiter, type RateLimits } from '../../src/http/rate-limit.ts'
@@ -28,7 +29,7 @@ function service(limits: RateLimits) {
   const pass = (seconds: number) => {
     time += seconds * 1000
   }
-  return { ask, pass }
+  return { app, ask, pass }
 }
 
 describe('a principal', () => {
@@ -46,6 +47,12 @@ describe('a principal', () => {
     expect((await ask({ 'x-api-key': other })).status).toBe(200)
     pass(40)
     expect((await ask({ 'x-api-key': key })).status).toBe(200)
+  })
+
+  it('is counted for requests that cannot be read too, as these cost the database the same', async () => {
+    const { app } = service({ principal: { requests: 1, seconds: 60 } })
+    const ask = async () => (await app.fetch(new Request('http://stratum.test/api/v1/tenants?limit=many', { headers: { 'x-api-key': key } }))).status
+    expect([await ask(), await ask()]).toEqual([400, 429])
   })
 
   it('with a token is its user and no other of the tenant; the tenant has a limit of its own', async () => {
@@ -70,6 +77,21 @@ describe('a principal', () => {
   })
 })
 
+describe('a tenant', () => {
+  it('loses nothing of its limit to strangers that ask for its host, and shows them nothing of it', async () => {
+    const { app } = service({ tenant: { requests: 2, seconds: 60 } })
+    const stranger = await installation.stratum.createTenant({ slug: uniqueSlug('stranger'), name: 'Stranger' })
+    const ask = async (tenant: string, subject: string) => {
+      const authorization = `Bearer ${await installation.token({ tenant, scope: 'read' }, { subject })}`
+      return app.fetch(new Request(`http://${slug.replaceAll('_', '-')}.stratum.test/api/v1/tenants?limit=1`, { headers: { authorization } }))
+    }
+    const theirs = [await ask(stranger.slug, 'a'), await ask(stranger.slug, 'b'), await ask(stranger.slug, 'c')]
+    expect(theirs.map(({ status }) => status)).toEqual([404, 404, 429])
+    const own = await ask(slug, 'a')
+    expect([own.status, own.headers.get('ratelimit')]).toEqual([200, '"tenant";r=1;t=60'])
+  })
+})
+
 describe('an address', () => {
   it('that guesses credentials is not asked about any more after some refusals, and its neighbours are', async () => {
     const { ask, pass } = service({ refused: { requests: 3, seconds: 60 } })
@@ -82,5 +104,18 @@ describe('an address', () => {
     expect((await ask({ 'cf-connecting-ip': '192.0.2.2', 'x-api-key': key })).status).toBe(200)
     pass(60)
     expect((await guess('192.0.2.1', 10)).status).toBe(401)
+  })
+
+  it('that names ever new issuers is not asked about any more either, and its users of a known one are served', async () => {
+    const { ask } = service({ refused: { requests: 2, seconds: 60 } })
+    const keys = await generateKeyPair('ES256')
+    const made = (issuer: string) =>
+      new SignJWT({}).setProtectedHeader({ alg: 'ES256' }).setIssuer(issuer).setAudience('any').setExpirationTime('5m').sign(keys.privateKey)
+    const from = async (token: string) => (await ask({ 'cf-connecting-ip': '192.0.2.3', authorization: `Bearer ${token}` })).status
+    expect([await from(await made('https://a.test')), await from(await made('https://b.test'))]).toEqual([401, 401])
+    const requests = installation.databaseRequests()
+    expect(await from(await made('https://c.test'))).toBe(429)
+    expect(installation.databaseRequests()).toBe(requests)
+    expect(await from(await installation.token({ tenant: slug, scope: 'read' }))).toBe(200)
   })
 })

@@ -57,6 +57,21 @@ it('gives 200 tenants of mixed strategies in one tree each its own place', async
   await stage.owner.query(`update stratum.tenants set provisioning_status = 'failed' where isolation_name = any ($1)`, [names])
 })
 
+it('leaves a tenant a name when somebody takes the one that its id would give it', async () => {
+  const { id } = await stage.tenant()
+  const slug = 'y'.repeat(60)
+  const nameOf = async () =>
+    (await stage.owner.query<{ name: string }>(`select stratum.isolation_name_for('SCHEMA_PER_TENANT', $1, $2) as name`, [slug, id])).rows[0]?.name ?? ''
+  const foreseen = await nameOf()
+  expect(foreseen).toMatch(/^tenant_y{43}_[0-9a-f]{12}$/)
+  expect(await nameOf()).toBe(foreseen)
+  const taker = await stage.stratum.createTenant({ name: 'x', slug: foreseen.slice('tenant_'.length), isolation_strategy: 'SCHEMA_PER_TENANT' })
+  expect(taker.isolation_name).toBe(foreseen)
+  expect(await nameOf()).toMatch(/^tenant_y{43}_[0-9a-f]{12}$/)
+  expect(await nameOf()).not.toBe(foreseen)
+  await stage.stratum.purgeTenant(taker.id)
+})
+
 const LONG = 'x'.repeat(63)
 const TABLES = ['Line Items', 'sélect', 'select', 'a"b', "it's", 'a.b', 'tenant_isolation', '%s %I', 'C:\\', LONG, `${'x'.repeat(62)}y`]
 

@@ -22,6 +22,21 @@ describe('a run', () => {
     expect(rows).toEqual([{ forced: true }])
   })
 
+  it('makes and checks a foreign key over the rows of all', async () => {
+    await put({
+      '0001.sql': `alter table orders add column parent uuid, add constraint parent_key foreign key (tenant_id, parent) references orders (tenant_id, id) not valid;
+        update orders set parent = id`,
+      '0002.sql': 'alter table orders validate constraint parent_key',
+      '0003.sql': 'alter table orders drop constraint parent_key',
+      '0004.sql': 'alter table orders add foreign key (tenant_id, parent) references orders (tenant_id, id)',
+    })
+    expect(await migrate()).toMatchObject({ migrated: 5, failed: [], left: [] })
+    const { rows } = await stage.owner.query(
+      `select bool_and(convalidated) as checked, count(*)::int as keys from pg_constraint where contype = 'f' and conrelid::regclass::text like '%orders'`,
+    )
+    expect(rows).toEqual([{ checked: true, keys: 4 }])
+  })
+
   it('goes to one tenant, to the shared tables, and then to the others', async () => {
     await put({ '0001.sql': 'alter table orders add column a1 text' })
     const order: string[] = []
@@ -201,6 +216,24 @@ describe('a place that is made while a run is at work', () => {
     expect(await having('e2')).not.toContain(moving.place.name)
     await stage.owner.query(`update stratum.isolation_changes set finished_at = now(), phase = 'cancelled'`)
     expect(await migrate()).toMatchObject({ migrated: 1, left: [] })
+  })
+
+  it('while no tenant changes its isolation whose place is ahead of the shared tables, or behind them', async () => {
+    await put({ '0001.sql': 'alter table orders add column e9 text' })
+    const canaries = [schemas[0], database] as const
+    for (const canary of canaries) {
+      const stop = new AbortController()
+      await migrate({ canary: await slugOf(canary), signal: stop.signal, onProgress: () => stop.abort() })
+      const { details } = await refusal(stage.stratum.migrateIsolation(canary.id, 'SHARED_RLS'), 'TENANT_INVALID_STATE')
+      expect(details).toMatchObject({ status: 'at the migration 0001.sql, and the shared tables at none' })
+    }
+    await migrate()
+    for (const canary of canaries) {
+      const change = await stage.stratum.migrateIsolation(canary.id, 'SHARED_RLS')
+      await stage.owner.query(`update stratum.isolation_changes set finished_at = now(), phase = 'cancelled' where id = $1`, [change.id])
+    }
+    await stage.owner.query(`insert into stratum_guard.applied_migrations (schema_name, name, hash) values ('', '0002.sql', '')`)
+    for (const canary of canaries) await refusal(stage.stratum.migrateIsolation(canary.id, 'SHARED_RLS'), 'TENANT_INVALID_STATE')
   })
 
   it('and one that is purged meanwhile is no failure', async () => {

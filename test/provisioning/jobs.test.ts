@@ -168,6 +168,25 @@ describe('cancel', () => {
     }
   })
 
+  it('of a change of isolation is for who decides on it: reach of the tenant itself is not enough', async () => {
+    const tenant = await create(root.id)
+    const change = await enqueue('change_isolation', tenant.id)
+    await installation.owner.query(
+      `insert into stratum.isolation_changes (id, tenant_id, job_id, from_strategy, to_strategy) values (gen_random_uuid(), $1, $2, 'SHARED_RLS', 'SCHEMA_PER_TENANT')`,
+      [tenant.id, change],
+    )
+    const [own, above] = [await installation.clientFor(tenant.id), await installation.clientFor(root.id)]
+    const before = await contents(installation.owner)
+    await refusal(own.cancelJob({ id: change }), 'JOB_NOT_FOUND')
+    await setJob(change, `status = 'failed'`)
+    await refusal(own.retryJob({ id: change }), 'JOB_NOT_FOUND')
+    await setJob(change, `status = 'queued'`)
+    expect(await contents(installation.owner)).toEqual(before)
+    expect(await own.getJob({ id: change })).toMatchObject({ status: 'queued' })
+    expect(await above.cancelJob({ id: change })).toMatchObject({ status: 'queued' })
+    await installation.owner.query(`update stratum.isolation_changes set phase = 'cancelled', finished_at = now() where job_id = $1`, [change])
+  })
+
   it('is too late for a place that is being made', async () => {
     const job = await firstJobOf(await create(root.id))
     await whileOpen(

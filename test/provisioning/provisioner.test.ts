@@ -1,7 +1,9 @@
 /** The provisioner as it runs: what it makes, how it fails and goes on, how it stops. */
+import { connect } from 'node:net'
 import pg from 'pg'
 import { afterAll, afterEach, beforeAll, describe, expect, inject, it } from 'vitest'
 import { stratumError } from '../../src/core/error-classes.ts'
+import { guardOf } from '../../src/isolation/guard.ts'
 import type { Provisioner } from '../../src/provisioning/runner.ts'
 import { tasks } from '../../src/provisioning/tasks.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
@@ -270,6 +272,24 @@ describe('being stopped', () => {
   })
 })
 
+it('gives databases made by an earlier version the guard of this one, at its start', async () => {
+  const first = await up()
+  const { id, isolation_name } = await isolated(installation, serverSlug('guarded'), 'DB_PER_TENANT')
+  await untilStatus(installation, id, 'ready')
+  await first.stop()
+  const url = new URL(installation.urls.owner)
+  url.pathname = `/${isolation_name}`
+  const there = new pg.Client(url.href)
+  await there.connect()
+  await there.query(`create or replace function stratum_guard.role_problem() returns text language sql stable as 'select null::text'`)
+  const guard = await guardOf(installation.owner)
+  expect(await guardOf(there)).not.toBe(guard)
+  await up()
+  await until('the guard is renewed', async () => (await guardOf(there)) === guard)
+  await there.end()
+  expect(await routeIn(installation, isolation_name ?? '', id)).toEqual({ status: 'active', open: true, routing_version: 1 })
+})
+
 describe('GET /health', () => {
   const healthOf = async (url: string) => {
     const response = await fetch(`${url}/health`)
@@ -283,6 +303,17 @@ describe('GET /health', () => {
     await isolated(installation, serverSlug('counted'), 'SCHEMA_PER_TENANT')
     expect((await healthOf(url)).body.jobs.queued).toBe(before.body.jobs.queued + 1)
     expect((await fetch(`${url}/other`)).status).toBe(404)
+  })
+
+  it('outlasts a request that names no path', async () => {
+    const { url } = await up({ tasks: {} })
+    const { hostname, port } = new URL(url)
+    const answer = await new Promise<string>((resolve, reject) => {
+      const socket = connect(Number(port), hostname, () => socket.write('GET // HTTP/1.1\r\nhost: x\r\n\r\n'))
+      socket.once('data', (data) => resolve(String(data)))
+      socket.once('error', reject)
+    })
+    expect(answer).toMatch(/^HTTP\/1\.1 404 /)
   })
 
   it('answers 503 while the database is away, and 200 and with work done when it is back', async () => {
@@ -308,3 +339,16 @@ async function asSuperuser(sql: string) {
   await client.connect()
   await client.query(sql).finally(() => client.end())
 }
+
+it('trims the change feed of what nobody waits for any more, and remembers how far', async () => {
+  await installation.stratum.createTenant({ slug: serverSlug('trimmed'), name: 'Trimmed' })
+  await installation.owner.query(`update stratum.changes set created_at = now() - interval '2 hours'`)
+  await up()
+  await installation.owner.query(`select graphile_worker.add_job('trim_changes')`)
+  await until(
+    'the feed is trimmed',
+    async () => (await installation.owner.query(`select from stratum.changes where created_at < now() - interval '1 hour'`)).rows.length === 0,
+  )
+  const { rows } = await installation.owner.query(`select changes_trimmed_to > '0'::xid8 as remembered from stratum.installation`)
+  expect(rows).toEqual([{ remembered: true }])
+})

@@ -187,6 +187,36 @@ it('leaves alone what does not carry the mark of the tenant', async () => {
   expect(await leftOf(tenant)).toEqual([])
 })
 
+it('takes the rows elsewhere although one place is not to be had', async () => {
+  const tenant = await furnished('SHARED_RLS')
+  await sql(
+    `insert into stratum.isolation_changes (id, tenant_id, job_id, from_strategy, from_name, to_strategy, phase, finished_at)
+     values (gen_random_uuid(), $1, gen_random_uuid(), 'SCHEMA_PER_TENANT', 'a_foreign_schema', 'SHARED_RLS', 'done', now())`,
+    [tenant.id],
+  )
+  await sql('create schema a_foreign_schema')
+  const { job_ids } = await stage.stratum.purgeTenant(tenant.id)
+  await refusal(carryOut(job_ids[0]), 'PLACE_NOT_OURS')
+  expect(await leftOf(tenant)).toEqual(['route'])
+  await sql('drop schema a_foreign_schema')
+  await carryOut(job_ids[0])
+  expect(await leftOf(tenant)).toEqual([])
+})
+
+it('is not held up by a schema that a change of isolation found in its way, and ended at', async () => {
+  const tenant = await furnished('SHARED_RLS')
+  await sql(
+    `insert into stratum.isolation_changes (id, tenant_id, job_id, from_strategy, to_strategy, to_name, phase, finished_at)
+     values (gen_random_uuid(), $1, gen_random_uuid(), 'SHARED_RLS', 'SCHEMA_PER_TENANT', 'a_foreign_schema', 'failed', now())`,
+    [tenant.id],
+  )
+  await sql('create schema a_foreign_schema')
+  const { job_ids } = await stage.stratum.purgeTenant(tenant.id)
+  await carryOut(job_ids[0])
+  expect(await leftOf(tenant)).toEqual([])
+  await sql('drop schema a_foreign_schema')
+})
+
 it('is refused where there is something to drop and no queue to drop it by', async () => {
   const tenant = await furnished('SHARED_RLS')
   const before = await contents(stage.owner)

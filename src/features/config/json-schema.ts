@@ -80,6 +80,11 @@ function judgeBy(schema: object): Judge {
   }
 }
 
+const ended = (error: unknown): Fault => ({
+  path: '',
+  reason: error instanceof RangeError ? 'its schema refers to itself without end' : (error as Error).message.slice(0, 200),
+})
+
 function* referencesIn(value: unknown): Generator<string> {
   if (typeof value !== 'object' || value === null) return
   if ('$ref' in value && typeof value.$ref === 'string') yield value.$ref
@@ -105,16 +110,27 @@ function faultOfSchema(schema: Record<string, unknown>): Fault | null {
   return dangling === undefined ? null : { path: '', reason: `${dangling.slice(0, 100)} leads nowhere` }
 }
 
+/** Some schemas refer to themselves without end for some values only: those values are refused, with the schema named as the fault. */
+const judgedSafely =
+  (judge: Judge): Judge =>
+  (value) => {
+    try {
+      return judge(value)
+    } catch (error) {
+      return ended(error)
+    }
+  }
+
 /** A judge of values by this schema, or what is wrong with the schema. */
 export function compile(schema: Record<string, unknown>): { judge: Judge } | { fault: Fault } {
   try {
     const fault = faultOfSchema(schema)
     if (fault) return { fault }
     const judge = judgeBy(schema)
-    // What refers to itself for ever does so for the least of values.
+    // What refers to itself without end mostly does so for the least of values.
     for (const sample of SAMPLES) judge(sample)
-    return { judge }
+    return { judge: judgedSafely(judge) }
   } catch (error) {
-    return { fault: { path: '', reason: error instanceof RangeError ? 'it refers to itself without end' : (error as Error).message.slice(0, 200) } }
+    return { fault: ended(error) }
   }
 }

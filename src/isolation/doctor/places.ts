@@ -1,5 +1,6 @@
 /** Tenants' places: that each is there, is marked as its tenant's, and holds copies that are as the shared tables. */
 import type pg from 'pg'
+import { guardOf } from '../guard.ts'
 import { identifier } from '../identifiers.ts'
 import { markOf } from '../place.ts'
 import { readTableFacts, type TableFacts } from '../table-facts.ts'
@@ -107,11 +108,6 @@ function checkCopies(place: PlaceState, shared: readonly TableFacts[], copies: r
   return found
 }
 
-// The functions that let batches in; schema stratum_guard is the same in every database.
-const GUARD = `select md5(string_agg(concat_ws(' ', p.oid::regprocedure, p.prosrc, p.proconfig::text, p.prosecdef), ';' order by p.oid::regprocedure::text collate "C")) as guard
-  from pg_proc p where p.pronamespace = to_regnamespace('stratum_guard')`
-const guardOf = async (client: pg.ClientBase) => (await client.query<{ guard: string | null }>(GUARD)).rows[0]?.guard
-
 /** The tables of a database of a tenant's own, its guard, and what its route says. */
 async function checkDatabase(place: PlaceState, shared: readonly TableFacts[], there: pg.ClientBase, guard: string | null | undefined): Promise<Finding[]> {
   await there.query('begin read only')
@@ -127,7 +123,7 @@ async function checkDatabase(place: PlaceState, shared: readonly TableFacts[], t
         'guard_differs',
         place.name,
         'The guard in this database is not as in the control database.',
-        'Run stratum migrate with the managed tables again: it is renewed.',
+        'Start a provisioner of this version: it renews the guard of every database.',
       ),
     )
   if (stale)

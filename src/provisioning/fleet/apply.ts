@@ -41,7 +41,7 @@ const ledgerLine = (place: FleetPlace, file: FleetMigration) =>
 /** Managed tables that a file of the shared tables may read or write the rows of. */
 function unforced(place: FleetPlace, file: FleetMigration, managed: readonly string[]): string[] {
   if (!isShared(place) || !file.touchesRows) return []
-  return managed.filter((table) => file.text.includes(table))
+  return managed.filter((table) => file.validates || file.text.includes(table))
 }
 
 /**

@@ -18,6 +18,8 @@ export interface FleetMigration {
   sharedOnly: boolean
   /** It does more than define: it reads or writes rows. */
   touchesRows: boolean
+  /** It checks a constraint that was made earlier, perhaps with a table that the file does not name. */
+  validates: boolean
 }
 
 export const migrationInvalid = (migration: string, reason: string) => stratumError('MIGRATION_INVALID', { migration, reason })
@@ -45,7 +47,9 @@ const NEVER = /^((create|drop) (database|tablespace)|alter system|alter database
 /** Those that can be repeated where they were cut short. */
 const REPEATABLE = /^(create (unique )?index concurrently if not exists|drop index concurrently if exists|reindex\b|vacuum\b)/
 const NEW_TABLE = /^create (unlogged )?table\b/
-const ROWS = /^(insert|update|delete|merge|with|select|do|call|copy|truncate)\b/
+/** A foreign key that is made is checked by a query, under row security like all others. */
+const ROWS = /^((insert|update|delete|merge|with|select|do|call|copy|truncate)\b|alter table\b.*\b(references|foreign key|validate constraint)\b)/
+const VALIDATES = /^alter table\b.*\bvalidate constraint\b/
 
 function check(name: string, statements: readonly Statement[], directives: ReadonlySet<string>) {
   const refuse = (reason: string) => migrationInvalid(name, reason)
@@ -81,6 +85,7 @@ export function parseMigration(name: string, text: string): FleetMigration {
     transaction: !directives.has('no transaction'),
     sharedOnly: directives.has('shared only'),
     touchesRows: statements.some(({ bare }) => ROWS.test(bare)),
+    validates: statements.some(({ bare }) => VALIDATES.test(bare)),
   }
 }
 

@@ -7,7 +7,7 @@ import { identifier } from '../../isolation/identifiers.ts'
 import { lookUp } from './capture.ts'
 import { type Range, within } from './range.ts'
 import { stream } from './stream.ts'
-import { columnsOf, inGroups, type MovedTable, PRESENT, sameKey } from './tables.ts'
+import { byKeys, columnsOf, inGroups, type MovedTable, PRESENT, sameKey } from './tables.ts'
 
 export interface Ends {
   source: pg.ClientBase
@@ -45,7 +45,8 @@ const upsert = (table: MovedTable) =>
 async function remove(target: pg.ClientBase, tables: readonly MovedTable[], condition = 'true') {
   if (tables.length === 0) return
   const parts = tables.map(
-    (table, index) => `d${index} as (delete from ${table.target} t using ${table.keys} k where ${sameKey(table, 't', 'k')} and ${condition})`,
+    (table, index) =>
+      `d${index} as (delete from ${table.target} where ctid = any (array(select t.at from ${byKeys(table, table.target, 't.ctid as at')} where ${condition})))`,
   )
   await target.query(`with ${parts.join(', ')} select`)
 }
@@ -56,7 +57,7 @@ async function sendRows({ source, target, tenantId }: Ends, table: MovedTable, {
   const columns = columnsOf('t', table.columns)
   const outside = own.map((range) => ` and not (${within(range, 't', tenantId)})`).join('')
   const parts = own.map((range) => `select ${columns} from ${table.source} t where ${within(range, 't', tenantId)}`)
-  if (changed.includes(table)) parts.push(`select ${columns} from ${table.keys} k join ${table.source} t on ${sameKey(table, 't', 'k')} where true${outside}`)
+  if (changed.includes(table)) parts.push(`select ${columns} from ${byKeys(table, table.source)} where true${outside}`)
   return parts.length === 0 ? 0 : stream(source, parts.join(' union all '), target, table.rows)
 }
 
@@ -110,10 +111,10 @@ async function widen(ends: Ends): Promise<Set<string>> {
     for (const action of actions) {
       const [child, parent] = [byName.get(action.child), byName.get(action.parent)]
       if (!child || !parent) continue
-      const referenced = action.from.map((column, index) => `c.${identifier(column)} = p.${identifier(action.to[index] ?? '')}`).join(' and ')
+      const referenced = action.from.map((column, index) => `c.${identifier(column)} = t.${identifier(action.to[index] ?? '')}`).join(' and ')
       const { rowCount } = await ends.target.query(
         `insert into ${child.keys} select distinct ${columnsOf('c', child.key)}, true
-         from ${parent.keys} k join ${parent.target} p on ${sameKey(parent, 'p', 'k')} join ${child.target} c on ${referenced}
+         from ${byKeys(parent, parent.target)} join ${child.target} c on ${referenced}
          where not exists (select from ${child.keys} o where ${sameKey(child, 'o', 'c')})`,
       )
       if (rowCount) {
@@ -184,7 +185,7 @@ const DIGEST = (table: MovedTable) =>
 /** Tables whose changed rows, or whose rows of a range, are not the same at both ends. */
 export async function differing(ends: Ends, changed: readonly MovedTable[], ranges: readonly Range[]): Promise<string[]> {
   const questions = [
-    ...changed.map((table) => ({ table, of: (name: string) => `${DIGEST(table)} from ${table.keys} k join ${name} t on ${sameKey(table, 't', 'k')}` })),
+    ...changed.map((table) => ({ table, of: (name: string) => `${DIGEST(table)} from ${byKeys(table, name)}` })),
     ...ranges.map((range) => ({
       table: range.table,
       of: (name: string) => `${DIGEST(range.table)} from ${name} t where ${within(range, 't', ends.tenantId)}`,

@@ -106,4 +106,4 @@ export async function drain(source: pg.ClientBase, tables: readonly MovedTable[]
 
 /** Mark the keys whose rows are there. */
 export const lookUp = (source: pg.ClientBase, table: MovedTable) =>
-  source.query(`update ${table.keys} k set ${PRESENT} = true from ${table.source} t where ${sameKey(table, 't', 'k')}`)
+  source.query(`update ${table.keys} k set ${PRESENT} = exists (select from ${table.source} t where ${sameKey(table, 't', 'k')})`)

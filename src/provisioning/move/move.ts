@@ -12,7 +12,7 @@ import { cutOver, reopen } from './fence.ts'
 import { catchUp } from './follow.ts'
 import { type Move, type Phase, type Running, save } from './running.ts'
 import { advanceSequences, numberedColumns } from './sequences.ts'
-import { type MovedTable, movedTables, prepareSession } from './tables.ts'
+import { type MovedTable, movedTables, prepareSession, refreshStatistics } from './tables.ts'
 
 /** Make the target and begin to note changes; what an earlier move left at the target goes first. */
 async function prepare(move: Move) {
@@ -38,12 +38,14 @@ async function inPhase(running: Running, phase: Phase, work: () => Promise<void>
 async function run(running: Running): Promise<number> {
   const { move, source } = running
   await inPhase(running, 'preparing', async () => {
+    for (const table of running.tables) await refreshStatistics(source, table.source)
     await startCapture(source, running.tables, move.id, move.tenantId)
     await move.checkpoint('move: capturing')
     await save(running, 'copying')
   })
   await inPhase(running, 'copying', async () => {
     await copyAll(running)
+    for (const table of running.tables) await refreshStatistics(running.target, table.target)
     await save(running, 'catching_up')
   })
   await inPhase(running, 'catching_up', async () => {
@@ -57,8 +59,6 @@ async function run(running: Running): Promise<number> {
   await inPhase(running, 'verifying', async () => {
     await compareAll(running)
     await advanceSequences(running, { greatest: true, briefly: false })
-    // a place of its own has been filled in one go; the shared tables are looked after as ever
-    if (move.target.strategy !== 'SHARED_RLS') for (const { target } of running.tables) await running.target.query(`analyze ${target}`)
     await save(running, 'fenced')
   })
   return cutOver(running)

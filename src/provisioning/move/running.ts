@@ -43,7 +43,7 @@ export interface Limits {
   fenceTries: number
 }
 
-export const LIMITS: Limits = { stepMs: 500, compareRows: 50_000, fenceWaitMs: 200, fencedKeys: 500, fenceTries: 60 }
+export const LIMITS: Limits = { stepMs: 500, compareRows: 50_000, fenceWaitMs: 200, fencedKeys: 2_000, fenceTries: 60 }
 
 export interface Move {
   /** Names what the move makes; no two moves have the same. */

@@ -82,11 +82,25 @@ export const columnsOf = (alias: string, columns: readonly string[]): string => 
 /** `a.k1 = b.k1 and …` */
 export const sameKey = (table: MovedTable, a: string, b: string): string => table.key.map((column) => `${a}.${column} = ${b}.${column}`).join(' and ')
 
-/** How both sessions of a move write values, so that equal ones are equal texts; and only plans that suit few rows and many alike. */
+/**
+ * The rows of a table that its `keys` name, as `t` beside `k`. Looked up one by one: the planner knows too little of
+ * tables that are being filled to choose, and took quadratic plans.
+ */
+export const byKeys = (table: MovedTable, from: string, select = 't.*'): string =>
+  `${table.keys} k cross join lateral (select ${select} from ${from} t where ${sameKey(table, 't', 'k')} offset 0) t`
+
+/** Tell the planner of a table that was filled; where it is locked, another time will do. */
+export async function refreshStatistics(client: pg.ClientBase, table: string): Promise<void> {
+  await client.query(`analyze ${table}`).catch((error: { code?: string }) => {
+    if (error.code !== '55P03' && error.code !== '40P01') throw error
+  })
+}
+
+/** How both sessions of a move write values, so that equal ones are equal texts. */
 const SETTINGS = `
   set datestyle = 'ISO, YMD'; set intervalstyle = 'postgres'; set timezone = 'UTC'; set extra_float_digits = 1; set bytea_output = 'hex';
   set lc_monetary = 'C'; set client_encoding = 'UTF8'; set xmloption = 'content'; set default_transaction_isolation = 'read committed';
-  set enable_hashjoin = off; set enable_mergejoin = off; set jit = off`
+  set jit = off`
 
 /** Make a session of one end ready. `end` is which one: of two processes that work on a move only one has a session of it. */
 export async function prepareSession(client: pg.ClientBase, tables: readonly MovedTable[], moveId: string, end: 'source' | 'target'): Promise<void> {
