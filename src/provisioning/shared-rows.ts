@@ -5,14 +5,37 @@ import { identifier } from '../isolation/identifiers.ts'
 
 const CHUNK = 5_000
 
-/** Delete a tenant's rows of one table, so many at once that no transaction is long. */
-async function deleteInChunks(client: pg.ClientBase, table: string) {
+/**
+ * Delete a tenant's rows of one table, so many at once that no transaction is long. Chunk by chunk along the key: one that
+ * looked from the start each time would read past all that was deleted before.
+ */
+async function deleteInChunks(client: pg.ClientBase, { name: table, primaryKey, columns }: ManagedTable) {
   const name = `public.${identifier(table)}`
-  // The policy leaves only the tenant's own rows.
-  const chunk = `delete from ${name} where ctid = any (array(select ctid from ${name} limit ${CHUNK}))`
+  const key = `row(${primaryKey.map(identifier).join(', ')})`
+  const typeOf = (column: string) => columns.find((each) => each.name === column)?.type ?? 'text'
+  const given = (from: number) => `row(${primaryKey.map((column, index) => `$${from + index}::text::${typeOf(column)}`).join(', ')})`
+  const order = primaryKey.map(identifier).join(', ')
+  const backwards = primaryKey.map((column) => `${identifier(column)} desc`).join(', ')
+  const asText = primaryKey.map((column) => `${identifier(column)}::text`).join(', ')
+  let after: unknown[] = []
   for (;;) {
-    const { rowCount } = await client.query(chunk)
-    if (!rowCount) return
+    // The policy leaves only the tenant's own rows.
+    const beyond = after.length === 0 ? '' : `where ${key} > ${given(1)}`
+    const { rows } = await client.query({
+      text: `select ${asText} from (select ${order} from ${name} ${beyond} order by ${order} limit ${CHUNK}) as chunk order by ${backwards} limit 1`,
+      values: after,
+      rowMode: 'array',
+    })
+    const [last] = rows as unknown[][]
+    if (last === undefined) {
+      if (after.length === 0) return
+      // Once more from the start: what was written behind us meanwhile.
+      after = []
+      continue
+    }
+    const bounds = after.length === 0 ? `${key} <= ${given(1)}` : `${key} > ${given(1)} and ${key} <= ${given(1 + primaryKey.length)}`
+    await client.query(`delete from ${name} where ${bounds}`, [...after, ...last])
+    after = last
   }
 }
 
@@ -51,6 +74,6 @@ export async function dropRows(client: pg.ClientBase, tenantId: string): Promise
         client,
         group.map((table) => table.name),
       )
-    } else if (first) await deleteInChunks(client, first.name)
+    } else if (first) await deleteInChunks(client, first)
   }
 }

@@ -72,7 +72,7 @@ describe('creating a tenant', () => {
     await bare.owner.query('drop schema graphile_worker cascade')
     const client = await bare.clientFor(null)
     const error = await refusal(client.createTenant({ slug: uniqueSlug(), name: 'S', isolation_strategy: 'SCHEMA_PER_TENANT' }), 'PROVISIONING_UNAVAILABLE')
-    expect(error.message).toContain('SHARED_RLS')
+    expect(error.message).toContain('npx stratum setup')
     await bare.close()
   })
 
