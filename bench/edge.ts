@@ -77,23 +77,24 @@ const config :Workerd.Config = (
 );`
   await writeFile(join(directory, 'config.capnp'), config)
   const child = spawn(join(dirname(require.resolve('workerd/package.json')), 'bin/workerd'), ['serve', join(directory, 'config.capnp')], {
-    stdio: ['ignore', 'inherit', 'inherit'],
+    stdio: ['ignore', 'ignore', 'pipe'],
   })
-  for (let attempt = 0; attempt < 200; attempt++) {
+  let said = ''
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    said += text
+  })
+  for (let attempt = 1; ; attempt++) {
     try {
       await send(port, rawRequest('/bare', { host: 'bench' }), 1, 1)
-      break
-    } catch {
+      return { port, pid: child.pid ?? 0, stop: () => child.kill('SIGKILL') }
+    } catch (error) {
+      if (attempt === 200 || child.exitCode !== null) {
+        child.kill('SIGKILL')
+        throw new Error(`workerd does not answer: ${said.slice(-2000)}`, { cause: error })
+      }
       await new Promise((next) => setTimeout(next, 25))
     }
   }
-  return { port, pid: await workerdPid(child.pid ?? 0), stop: () => child.kill('SIGKILL') }
-}
-
-/** The npm package starts the binary from a script of its own, so the one that works may be its child. */
-async function workerdPid(pid: number): Promise<number> {
-  const { stdout } = await promisify(execFile)('ps', ['-o', 'pid=', '--ppid', String(pid)]).catch(() => ({ stdout: '' }))
-  return Number(stdout.trim().split('\n')[0]) || pid
 }
 
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[Math.floor(values.length / 2)] ?? Number.NaN
@@ -133,22 +134,24 @@ const directory = await mkdtemp(join(tmpdir(), 'stratum-bench-'))
 const database = await startDatabase(directory)
 const secret = 'a-secret-of-the-bench-that-is-long-enough-for-HS256'
 const issuer = { issuer: DEV_ISSUER, audience: DEV_AUDIENCE, algorithms: ['HS256'], keys: [{ kty: 'oct', k: Buffer.from(secret).toString('base64url') }] }
-const workerd = await startWorkerd(directory, {
+const environment = {
   DATABASE_URL: database.url('control'),
   NEON_ENDPOINT: database.neon.url,
   STRATUM_MASTER_KEYS: database.rings.masterKeys,
   STRATUM_API_KEY_SECRETS: database.rings.apiKeySecrets,
   STRATUM_BASE_DOMAINS: 'bench.test',
   STRATUM_ISSUERS: JSON.stringify([issuer]),
-})
+}
+let workerd: Awaited<ReturnType<typeof startWorkerd>> | undefined
 try {
+  workerd = await startWorkerd(directory, environment)
   const authorization = `Bearer ${await signDevToken(secret, { tenant: 'bench_client', scope: 'read' }, 'user')}`
   const host = 'bench-client.bench.test'
   const get = (path: string) => rawRequest(path, { host, authorization })
   await compare(workerd, { name: 'warm resolve', ours: get('/warm'), bare: get('/bare'), requests: 8_000, target: '≥ 0.80× the requests/s' })
   await compare(workerd, { name: 'cold resolve against one bare query', ours: get('/cold'), bare: get('/query'), requests: 800, target: '≤ 1.5× the CPU' })
 } finally {
-  workerd.stop()
+  workerd?.stop()
   await database.stop()
   await rm(directory, { recursive: true, force: true })
 }

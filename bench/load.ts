@@ -32,18 +32,16 @@ function ask(socket: Socket, request: string): Promise<string> {
   })
 }
 
+function open(port: number): Promise<Socket> {
+  return new Promise((opened, failed) => {
+    const socket = connect(port, '127.0.0.1').setEncoding('latin1').setNoDelay().once('error', failed)
+    socket.once('connect', () => opened(socket.off('error', failed)))
+  })
+}
+
 /** Send `count` requests over `connections`. @returns milliseconds it took @throws at the first answer that is not 200 */
 export async function send(port: number, request: string, count: number, connections: number): Promise<number> {
-  const sockets = await Promise.all(
-    Array.from(
-      { length: connections },
-      () =>
-        new Promise<Socket>((open) => {
-          const socket = connect(port, '127.0.0.1', () => open(socket))
-          socket.setEncoding('latin1').setNoDelay()
-        }),
-    ),
-  )
+  const sockets = await Promise.all(Array.from({ length: connections }, () => open(port)))
   let left = count
   const started = performance.now()
   try {
