@@ -1,10 +1,9 @@
 import * as z from 'zod'
 import { parseIssuers } from '../src/auth/issuers.ts'
-import { networkOf } from '../src/auth/network.ts'
 import { stratumError } from '../src/core/error-classes.ts'
 import { parseKeyRing } from '../src/crypto/key-ring.ts'
 import { parseContextKeys } from '../src/gateway/context-keys.ts'
-import { DEFAULT_DNS_URL } from '../src/resolver/dns.ts'
+import { DEFAULT_DNS_URL, isDnsUrl } from '../src/resolver/dns.ts'
 import { canonicalHost, DEFAULT_SOURCES, SOURCES, type Source } from '../src/resolver/identify.ts'
 
 const required = (example: string) => z.string({ error: `is missing; set it with: wrangler secret put, e.g. ${example}` }).min(1, 'is empty')
@@ -21,13 +20,6 @@ const hosts = (what: string) =>
       message: `must be a comma-separated list of ${what}: names alone, without scheme, port, wildcard or trailing dot`,
     })
     .transform((items) => items.map((item) => canonicalHost(item) ?? item))
-
-/** Whoever answers here decides which domains are proven: over http only on this machine. */
-const isDnsUrl = (text: string) => {
-  if (!URL.canParse(text)) return false
-  const { protocol, hostname } = new URL(text)
-  return protocol === 'https:' || (protocol === 'http:' && networkOf(hostname) === 'loopback')
-}
 
 /** `600/60` is 600 requests in 60 seconds; `off` is no limit. */
 const limit = z

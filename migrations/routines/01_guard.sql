@@ -53,7 +53,7 @@ begin
 end $$;
 --> statement-breakpoint
 -- What every policy compares with. STABLE, so that a policy that asks it in a sub-select uses the index. An empty
--- setting is refused like a missing one: on a recycled connection it is empty, and would silently yield no rows.
+-- setting, as a recycled connection has it, is refused like a missing one, which would silently yield no rows.
 -- Called by every query, so it names its schemas rather than pay for a SET clause.
 create or replace function stratum_guard.current_tenant_id() returns uuid
 language plpgsql stable parallel safe as $$

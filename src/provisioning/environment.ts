@@ -1,21 +1,13 @@
 /** The provisioner's environment, checked. */
 import * as z from 'zod'
-import { networkOf } from '../auth/network.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { type KeyRing, parseKeyRing } from '../crypto/key-ring.ts'
-import { DEFAULT_DNS_URL } from '../resolver/dns.ts'
+import { DEFAULT_DNS_URL, isDnsUrl } from '../resolver/dns.ts'
 import { rollbackWindow } from './rollback-window.ts'
 
 const required = (example: string) => z.string({ error: `is missing; set it to ${example}` }).min(1, 'is empty')
 const whole = (minimum: number, maximum: number) =>
   z.coerce.number({ error: 'is not a number' }).int('is not a whole number').min(minimum, `is less than ${minimum}`).max(maximum, `is more than ${maximum}`)
-
-/** Whoever answers here decides which domains are proven: over http only on this machine. */
-const isDnsUrl = (text: string) => {
-  if (!URL.canParse(text)) return false
-  const { protocol, hostname } = new URL(text)
-  return protocol === 'https:' || (protocol === 'http:' && networkOf(hostname) === 'loopback')
-}
 
 /** As they are known to name it: a session does not stay on one connection behind these. */
 export const isPooled = (url: URL): boolean =>

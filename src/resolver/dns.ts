@@ -1,5 +1,6 @@
 /** Looking up TXT records by DNS over HTTPS, in the JSON form that the public resolvers share (`application/dns-json`). */
 import * as z from 'zod'
+import { networkOf } from '../auth/network.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import { responseText } from '../core/response-text.ts'
@@ -20,6 +21,13 @@ export interface TxtResolver {
 
 /** Who is asked where nobody else is configured. */
 export const DEFAULT_DNS_URL = 'https://cloudflare-dns.com/dns-query'
+
+/** True for a URL that may be asked. Whoever answers there decides which domains are proven: over http only on this machine. */
+export function isDnsUrl(text: string): boolean {
+  if (!URL.canParse(text)) return false
+  const { protocol, hostname } = new URL(text)
+  return protocol === 'https:' || (protocol === 'http:' && networkOf(hostname) === 'loopback')
+}
 
 const LOOKUP_MS = 5_000
 const MAXIMUM_BYTES = 65_536
