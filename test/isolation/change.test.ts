@@ -19,7 +19,7 @@ describe('with constant writers', () => {
     const neighbour = await stage.placed('SHARED_RLS')
     const handle = stage.handle(tenant.id)
     await stage.handle(neighbour.id).query('insert into orders (amount) values (77)')
-    const writers = startWriters(handle, 3)
+    await using writers = startWriters(handle, 3)
     const route: IsolationStrategy[] = ['SCHEMA_PER_TENANT', 'DB_PER_TENANT', 'SHARED_RLS', 'DB_PER_TENANT', 'SCHEMA_PER_TENANT', 'SHARED_RLS']
     for (const strategy of route) {
       const [left, before] = [tenant.place, writers.writes]

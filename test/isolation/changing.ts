@@ -1,4 +1,5 @@
 /** Changes of isolation in tests: their jobs run here, step by step, while writers write through tenant handles. */
+import { setImmediate } from 'node:timers/promises'
 import pg from 'pg'
 import { createTenantPool, type TenantPool } from '../../src/isolation/handles/tenant-pool.ts'
 import type { IsolationStrategy, Place } from '../../src/isolation/place.ts'
@@ -129,7 +130,9 @@ export interface Written {
   writes: number
   /** Errors that writers got, by code. */
   refused: Record<string, number>
+  /** Ends the writers, and waits for what they had begun. Take them by `await using`, so that a failed test ends them too. */
   stop(): Promise<void>
+  [Symbol.asyncDispose](): Promise<void>
 }
 
 /**
@@ -137,8 +140,12 @@ export interface Written {
  * what must be there.
  */
 export function startWriters(handle: TenantPool, count: number): Written {
-  const written: Written = { rows: new Map(), writes: 0, refused: {}, stop: async () => {} }
   let stopped = false
+  const stop = async () => {
+    stopped = true
+    await Promise.all(loops)
+  }
+  const written: Written = { rows: new Map(), writes: 0, refused: {}, stop, [Symbol.asyncDispose]: stop }
   const write = async (own: string[]) => {
     const roll = Math.random()
     const id = own[Math.floor(Math.random() * own.length)]
@@ -160,16 +167,14 @@ export function startWriters(handle: TenantPool, count: number): Written {
   const loop = async () => {
     const own: string[] = []
     while (!stopped) {
-      await write(own).catch((error: { code?: string; message?: string }) => {
+      await write(own).catch(async (error: { code?: string; message?: string }) => {
         const code = String(error.code ?? error.message)
         written.refused[code] = (written.refused[code] ?? 0) + 1
+        // A refusal that needs no answer of the server would come again at once, and let nothing else run, no time limit either.
+        await setImmediate()
       })
     }
   }
   const loops = Array.from({ length: count }, loop)
-  written.stop = async () => {
-    stopped = true
-    await Promise.all(loops)
-  }
   return written
 }

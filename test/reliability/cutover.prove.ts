@@ -53,7 +53,7 @@ describe('killed at every step', () => {
     for (let killAt = 0; killAt < names.length; killAt++) {
       const tenant = await planted(from, 20)
       const expected = await contentsOf(tenant)
-      const writers = startWriters(stage.handle(tenant.id), 2)
+      await using writers = startWriters(stage.handle(tenant.id), 2)
       const { job_id } = await stage.request(tenant, to)
       await stage.run(job_id, {
         atStep: async (_, index) => {
@@ -76,7 +76,7 @@ describe('one cutover after the other', () => {
   it('with 4 writers, 30 changes through all pairs', async () => {
     const tenant = await planted('SHARED_RLS', 2_000)
     const expected = await contentsOf(tenant)
-    const writers = startWriters(stage.handle(tenant.id), 4)
+    await using writers = startWriters(stage.handle(tenant.id), 4)
     const fenced: number[] = []
     for (let round = 0; round < 30; round++) {
       const choices = STRATEGIES.filter((strategy) => strategy !== tenant.place.strategy)
