@@ -62,9 +62,9 @@ describe('killed at every step', () => {
           throw new Crash()
         },
       })
-      // the pool may still hold a connection that was killed, which fails a try
+      // The pool may still hold a connection that was killed. That fails a try, or ends it before it could say so, which leaves the job running.
       let job = await stage.run(job_id)
-      for (let tries = 1; job.status === 'queued' && tries < 5; tries++) job = await stage.run(job_id)
+      for (let tries = 1; ['queued', 'running'].includes(job.status) && tries < 5; tries++) job = await stage.run(job_id)
       expect(job, `killed at step ${killAt}, ${names[killAt]}`).toMatchObject({ status: 'succeeded' })
       await writers.stop()
       await expectExactly(tenant, new Map([...expected, ...writers.rows]))
