@@ -46,7 +46,7 @@ function scopesOf(claim: unknown): string[] {
  */
 export function credentialOf(payload: JWTPayload, issuer: Issuer, issuerId?: string): TokenCredential {
   const { scopes_claim, max_scopes } = issuer
-  return {
+  return Object.freeze({
     type: 'token',
     issuer: issuer.issuer,
     ...(issuerId === undefined ? {} : { issuer_id: issuerId }),
@@ -54,6 +54,6 @@ export function credentialOf(payload: JWTPayload, issuer: Issuer, issuerId?: str
     tenant: nameOf(claimAt(payload, issuer.tenant_claim), 'tenant'),
     issuer_tenant_id: issuer.tenant_id,
     global: issuer.global,
-    scopes: intersectScopes(scopes_claim === null ? max_scopes : scopesOf(claimAt(payload, scopes_claim)), max_scopes),
-  }
+    scopes: Object.freeze(intersectScopes(scopes_claim === null ? max_scopes : scopesOf(claimAt(payload, scopes_claim)), max_scopes)),
+  })
 }

@@ -127,8 +127,16 @@ export class TokenVerifier {
     this.#stored?.forgetNamed(issuer)
   }
 
+  /** The credential of a token that was verified before, where that still counts. */
+  known(token: string): TokenCredential | undefined {
+    const known = this.#verified.get(token)
+    if (!known || this.#now() < known.until) return known?.credential
+    this.#verified.delete(token)
+    return undefined
+  }
+
   /**
-   * Verify a compact JWS and answer the credential that SQL judges.
+   * Verify a compact JWS and answer the credential that SQL judges. It is one and the same object while it is kept, and frozen.
    * @throws {TokenInvalidError} whatever is wrong with the token.
    * @throws {ServerUnreachableError} when the issuer's key set cannot be had, which is not the token's fault.
    * @param beforeAsking called before a stored issuer is asked for that is not known yet
@@ -136,15 +144,13 @@ export class TokenVerifier {
    */
   async verify(token: string, beforeAsking: () => void = () => {}): Promise<TokenCredential> {
     if (token.length > MAXIMUM_CHARACTERS) throw refusedAsForeign(`it is longer than ${MAXIMUM_CHARACTERS} characters`)
+    const known = this.known(token)
+    if (known) return known
     const now = this.#now()
-    const known = this.#verified.get(token)
-    if (known && now < known.until) return { ...known.credential, scopes: [...known.credential.scopes] }
-    if (known) this.#verified.delete(token)
-
     const { credential, expires } = await this.#judge(token, now, beforeAsking)
     const until = Math.min(expires, now + KEPT_MS)
     if (until > now) this.#verified.set(token, { credential, until })
-    return { ...credential, scopes: [...credential.scopes] }
+    return credential
   }
 
   async #judge(token: string, now: number, beforeAsking: () => void) {

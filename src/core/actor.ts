@@ -14,17 +14,17 @@ export type Credential =
 
 /** A verified token. */
 export interface TokenCredential {
-  type: 'token'
-  issuer: string
+  readonly type: 'token'
+  readonly issuer: string
   /** The id of its issuer where that is a stored one; SQL sees that it still stands. */
-  issuer_id?: string
-  subject: string | null
+  readonly issuer_id?: string
+  readonly subject: string | null
   /** Its tenant claim: what the issuer calls the tenant, or its id or slug. */
-  tenant: string | null
+  readonly tenant: string | null
   /** What its issuer is bound to. */
-  issuer_tenant_id: string | null
-  global: boolean
-  scopes: Scope[]
+  readonly issuer_tenant_id: string | null
+  readonly global: boolean
+  readonly scopes: readonly Scope[]
 }
 
 /** A part of the request that names a tenant by id, slug or, for a host, subdomain label or verified custom domain. */

@@ -56,7 +56,7 @@ type Around<E extends Endpoint> = (
   call: (input: object) => Promise<unknown>,
   ask: Ask,
   run: { actor: Actor; options: RunOptions },
-) => Promise<unknown>
+) => Shaped | Promise<unknown>
 
 const encodeCursor = (endpoint: Endpoint, filters: unknown, position: unknown) => base64url.encode(JSON.stringify([endpoint.id, filters, position]))
 
@@ -74,10 +74,16 @@ function decodeCursor(endpoint: Endpoint, filters: unknown, cursor: string): unk
 const isPage = (answer: unknown): answer is { data: unknown[]; next: unknown } =>
   answer !== null && typeof answer === 'object' && 'next' in answer && 'data' in answer
 
+/** What of a list's input says which list it is. */
+function filtersOf(input: object): unknown {
+  const { cursor: _, limit: __, ...filters } = input as Record<string, unknown>
+  return filters
+}
+
 /** What SQL answered, as the contract has it. */
-function shape<E extends Endpoint>(endpoint: E, filters: unknown, answer: unknown): OutputOf<E> {
+function shape<E extends Endpoint>(endpoint: E, input: object, answer: unknown): OutputOf<E> {
   const shaped = isPage(answer)
-    ? { data: answer.data, next_cursor: answer.next === null ? null : encodeCursor(endpoint, filters, answer.next), has_more: answer.next !== null }
+    ? { data: answer.data, next_cursor: answer.next === null ? null : encodeCursor(endpoint, filtersOf(input), answer.next), has_more: answer.next !== null }
     : answer
   const parsed = endpoint.output.safeParse(shaped)
   if (parsed.success) return parsed.data as OutputOf<E>
@@ -131,10 +137,10 @@ export function operation<E extends Endpoint>(endpoint: E, around: Around<E> = (
 
   /** What is refused before SQL was asked is refused only to who is known: 401 comes before 400. */
   async function judged(services: Services, actor: Actor, input: InputOf<E>, call: Call, options: RunOptions = {}): Promise<unknown> {
-    const { cursor, limit, ...filters } = input as Record<string, unknown>
+    const { cursor } = input as { cursor?: unknown }
     let asked = false
     try {
-      const after = typeof cursor === 'string' ? { after: decodeCursor(endpoint, filters, cursor) } : {}
+      const after = typeof cursor === 'string' ? { after: decodeCursor(endpoint, filtersOf(input), cursor) } : {}
       const answer = await around(
         services,
         { ...input, cursor: undefined },
@@ -148,7 +154,7 @@ export function operation<E extends Endpoint>(endpoint: E, around: Around<E> = (
         },
         { actor, options },
       )
-      return answer instanceof Shaped ? answer.value : shape(endpoint, filters, answer)
+      return answer instanceof Shaped ? answer.value : shape(endpoint, input, answer)
     } catch (error) {
       if (!asked && actor.exposed && !(error instanceof Refused)) await services.db.call('authenticate', actor, {})
       throw error instanceof Refused ? error.refusal : error
@@ -157,8 +163,8 @@ export function operation<E extends Endpoint>(endpoint: E, around: Around<E> = (
 
   return {
     endpoint,
-    run: async (services, actor, input, options = {}) =>
-      (await judged(services, actor, input, caller(services.db, actor, name, input, options), options)) as OutputOf<E>,
+    run: (services, actor, input, options = {}) =>
+      judged(services, actor, input, caller(services.db, actor, name, input, options), options) as Promise<OutputOf<E>>,
     async preview(services, actor, input) {
       try {
         await judged(services, actor, input, async (prepared) => {

@@ -7,7 +7,7 @@ import type { Endpoint } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import type { Services } from '../features/operation.ts'
-import { counts, identifyCookie, identifyHost, identifyName, inOrder } from '../resolver/identify.ts'
+import { counts, identifyCookie, identifyName, inOrder, readHost } from '../resolver/identify.ts'
 
 /** The largest body that is read. */
 export const MAXIMUM_BODY_BYTES = 1_048_576
@@ -18,15 +18,16 @@ export const MAXIMUM_BODY_BYTES = 1_048_576
  * @throws CREDENTIALS_AMBIGUOUS, TOKEN_INVALID, API_KEY_INVALID
  */
 export async function readCredential(request: Request, { tokens, apiKeys }: Services, beforeAsking?: () => void): Promise<Credential | null> {
-  const authorization = request.headers.get('authorization')
-  const apiKey = request.headers.get('x-api-key')
+  const { headers } = request
+  const authorization = headers.get('authorization')
+  const apiKey = headers.get('x-api-key')
   if (authorization !== null && apiKey !== null) throw stratumError('CREDENTIALS_AMBIGUOUS')
   if (apiKey === null && authorization === null) return null
   const bearer = authorization === null ? apiKey : /^bearer +(\S+) *$/i.exec(authorization)?.[1]
   if (bearer === undefined || bearer === null) throw stratumError('TOKEN_INVALID', { reason: 'the Authorization header must read "Bearer" and one token' })
   if (looksLikeApiKey(bearer)) return { type: 'api_key', hashes: await apiKeys.hashes(bearer) }
   if (apiKey !== null || bearer.startsWith('sk_')) throw stratumError('API_KEY_INVALID')
-  return tokens.verify(bearer, beforeAsking)
+  return tokens.known(bearer) ?? tokens.verify(bearer, beforeAsking)
 }
 
 const isOutdated = (error: unknown): error is StratumError => error instanceof StratumError && error.code === 'ISSUER_OUTDATED'
@@ -56,14 +57,15 @@ export async function withStandingIssuer<T>({ tokens }: Services, readAgain: () 
  * servers: a browser's user must not pick a tenant by a header.
  */
 export function readNamedTenants(context: Context, credential: Credential, { hosts }: Services): NamedTenant[] {
-  const header = context.req.header('x-tenant-id')
+  const { headers } = context.req.raw
+  const header = headers.get('x-tenant-id')
   // Where it does not count it is refused too: whoever sends it would act for another tenant than it names.
-  if (header !== undefined && (credential.type !== 'api_key' || !counts(hosts, 'header'))) throw stratumError('TENANT_HEADER_UNTRUSTED')
+  if (header !== null && (credential.type !== 'api_key' || !counts(hosts, 'header'))) throw stratumError('TENANT_HEADER_UNTRUSTED')
   const inPath = context.req.param('named_tenant')
-  const host = identifyHost(context.req.header('host') ?? new URL(context.req.url).host, hosts)
+  const host = readHost(headers.get('host') ?? new URL(context.req.url).host, hosts).named
   const path = inPath === undefined ? null : identifyName('path', inPath, hosts)
-  const cookie = identifyCookie(context.req.header('cookie'), hosts)
-  return inOrder([host, path, header === undefined ? null : identifyName('header', header), cookie], hosts)
+  const cookie = hosts.cookie === undefined ? null : identifyCookie(headers.get('cookie') ?? undefined, hosts)
+  return inOrder([host, path, header === null ? null : identifyName('header', header), cookie], hosts)
 }
 
 /** The body as text, never reading more than is allowed. */

@@ -89,8 +89,9 @@ export class ChangeFeed {
 
   /** Begin where an answer stands; false for what is no position, or where there is one already. */
   begin(position: unknown, sentAt: number): boolean {
+    if (this.#position) return false
     const parsed = Position.safeParse(position)
-    if (!parsed.success || this.#position) return false
+    if (!parsed.success) return false
     this.#stand(parsed.data, sentAt)
     return true
   }

@@ -1,5 +1,6 @@
 /** Resolved contexts, kept until a change touches them. Secrets are not in a context, so none are kept in clear. */
 import type { Credential, NamedTenant } from '../core/actor.ts'
+import { onceFor } from '../core/once-for.ts'
 import type { Change } from './change-feed.ts'
 
 /** What an answer depends on, so that a change can be matched with it. */
@@ -24,18 +25,28 @@ export interface Kept<T> {
   readonly bytes: number
 }
 
+/** A kept answer, and whether it was asked for since it last might have made room. */
+type Entry<T> = Kept<T> & { used: boolean }
+
 const prefixed = (part: string) => `${part.length}:${part}`
 
-/**
- * The one way to make a key: of who asks, apart from what tells two users of one tenant apart, and of what names the
- * tenant. Each part carries its length, so that no two lists of parts read alike.
- */
-export function contextKey(credential: Credential, operation: string, named: readonly NamedTenant[]): string {
+/** Who asks, apart from what tells two users of one tenant apart. */
+const principalClass = onceFor((credential: Credential): string => {
   const { subject: _, ...shared } = credential as Credential & { subject?: unknown }
-  const who = Object.entries(shared)
+  const parts = Object.entries(shared)
     .sort(([a], [b]) => (a < b ? -1 : 1))
     .flatMap(([name, value]) => [name, JSON.stringify(value ?? null)])
-  return [operation, String(who.length), ...who, ...named.flatMap(({ source, tenant }) => [source, tenant])].map(prefixed).join('')
+  return parts.map(prefixed).join('')
+})
+
+/**
+ * The one way to make a key: of what is asked, of who asks, and of what names the tenant. Each part carries its length,
+ * so that no two lists of parts read alike.
+ */
+export function contextKey(credential: Credential, operation: string, named: readonly NamedTenant[]): string {
+  let key = prefixed(operation) + prefixed(principalClass(credential))
+  for (const { source, tenant } of named) key += prefixed(source) + prefixed(tenant)
+  return key
 }
 
 /** Changes as sets, to match many answers with. */
@@ -72,9 +83,12 @@ const LARGEST_SHARE = 16
 /** Evictions that are remembered for answers on their way. */
 const REMEMBERED = 64
 
-/** Answers by key, bounded in number and weight; the one used longest ago makes room. Refusals have a room of their own. */
+/**
+ * Answers by key, bounded in number and weight. The oldest makes room, unless it was used since: then it becomes the newest
+ * once more (the second-chance algorithm, which lets a hit move nothing). Refusals have a room of their own.
+ */
 export class ContextCache<T> {
-  readonly #rooms = { answers: new Map<string, Kept<T>>(), refusals: new Map<string, Kept<T>>() }
+  readonly #rooms = { answers: new Map<string, Entry<T>>(), refusals: new Map<string, Entry<T>>() }
   readonly #maximum: { entries: number; bytes: number }
   #bytes = 0
   #evictions: Array<{ at: number; touched: Touched }> = []
@@ -100,16 +114,14 @@ export class ContextCache<T> {
   }
 
   get(key: string, now: number): Kept<T> | undefined {
-    for (const room of Object.values(this.#rooms)) {
-      const kept = room.get(key)
-      if (!kept) continue
-      this.#delete(room, key, kept)
-      if (kept.until <= now) return undefined
-      // A Map keeps the order of insertion, so the first entry is always the one used longest ago.
-      this.#insert(room, key, kept)
-      return kept
+    const kept = this.#rooms.answers.get(key) ?? this.#rooms.refusals.get(key)
+    if (!kept) return undefined
+    if (kept.until <= now) {
+      this.delete(key)
+      return undefined
     }
-    return undefined
+    kept.used = true
+    return kept
   }
 
   /**
@@ -122,7 +134,7 @@ export class ContextCache<T> {
     this.delete(key)
     if (kept.bytes > this.#maximum.bytes / LARGEST_SHARE) return
     const room = kept.tags.path === null ? this.#rooms.refusals : this.#rooms.answers
-    this.#insert(room, key, kept)
+    this.#insert(room, key, { ...kept, used: false })
     this.#makeRoom(room)
   }
 
@@ -149,21 +161,23 @@ export class ContextCache<T> {
     }
   }
 
-  #insert(room: Map<string, Kept<T>>, key: string, kept: Kept<T>): void {
+  #insert(room: Map<string, Entry<T>>, key: string, kept: Entry<T>): void {
     room.set(key, kept)
     this.#bytes += kept.bytes + key.length
   }
 
-  #delete(room: Map<string, Kept<T>>, key: string, kept: Kept<T>): void {
+  #delete(room: Map<string, Entry<T>>, key: string, kept: Entry<T>): void {
     room.delete(key)
     this.#bytes -= kept.bytes + key.length
   }
 
-  #makeRoom(room: Map<string, Kept<T>>): void {
+  #makeRoom(room: Map<string, Entry<T>>): void {
+    // A Map keeps the order of insertion, so the first entry is the oldest; what is put back is met again, unused by then.
     for (const [key, kept] of room) {
       if (room.size <= this.#maximum.entries && this.#bytes <= this.#maximum.bytes) return
       this.#delete(room, key, kept)
-      this.dropped.room++
+      if (kept.used) this.#insert(room, key, { ...kept, used: false })
+      else this.dropped.room++
     }
   }
 }

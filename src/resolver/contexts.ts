@@ -8,7 +8,7 @@ import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import { Breaker } from './breaker.ts'
 import { ChangeFeed, type ReadChanges } from './change-feed.ts'
-import { ContextCache, type Kept, type Tags } from './context-cache.ts'
+import { ContextCache, type Tags } from './context-cache.ts'
 
 /** Milliseconds and bytes. */
 export interface ContextsOptions {
@@ -59,6 +59,13 @@ export interface Asking {
 /** `stale`: the database is away, and the answer may be older than promised. */
 export type Outcome = 'hit' | 'miss' | 'stale'
 
+export interface Resolved<T> {
+  value: T
+  outcome: Outcome
+}
+
+const COUNTED = { hit: 'hits', miss: 'misses', stale: 'stale' } as const
+
 /** Refusals that say something of tenant or credential, and so may be kept like an answer. */
 const KEPT_REFUSALS = ['TENANT_NOT_FOUND', 'TENANT_SUSPENDED', 'TENANT_ARCHIVED', 'TENANT_MISMATCH', 'TENANT_REQUIRED', 'API_KEY_INVALID']
 const ANY_CHANGE: Tags = { path: null, names: [], principal: null, issuers: [] }
@@ -92,13 +99,35 @@ export class Contexts<T> {
    * The kept answer of this key, else what `load` brings.
    * @throws what `load` throws, a refusal as if it had been asked for now; DATABASE_UNAVAILABLE when there is neither
    */
-  async resolve(key: string, load: () => Promise<Loaded<T>>, asking: Asking = {}): Promise<{ value: T; outcome: Outcome }> {
-    const answer = (await this.#kept(key, asking)) ?? { ...(await this.#loaded(key, load, asking)), outcome: 'miss' as const }
-    if (answer.outcome === 'miss') this.#counts.misses++
-    else if (answer.outcome === 'hit') this.#counts.hits++
-    else this.#counts.stale++
+  async resolve(key: string, load: () => Promise<Loaded<T>>, asking: Asking = {}): Promise<Resolved<T>> {
+    const served = this.served(key, asking)
+    if (served) return served
+    const came = this.#options.now()
+    const kept = this.#cache.get(key, came)
+    const found = kept && (await this.#polled(key, kept.value, asking, came))
+    if (found) return this.#answer(found.answer, found.outcome)
+    return this.#answer(await this.#loaded(key, load, asking), 'miss')
+  }
+
+  /**
+   * The kept answer of this key where it may be served as it is, at once.
+   * @throws the refusal that is kept
+   */
+  served(key: string, asking: Asking = {}): Resolved<T> | undefined {
+    const { now, maximumStaleness, pollInterval } = this.#options
+    const came = now()
+    if (maximumStaleness === 0 || !this.#isFresh(asking, came)) return undefined
+    const kept = this.#cache.get(key, came)
+    if (!kept) return undefined
+    // so that the next one may be served, too
+    if (came - this.#feed.sentAt > pollInterval) asking.waitUntil?.(this.#poll().catch(() => undefined))
+    return this.#answer(kept.value, 'hit')
+  }
+
+  #answer(answer: Answer<T>, outcome: Outcome): Resolved<T> {
+    this.#counts[COUNTED[outcome]]++
     if ('refusal' in answer) throw answer.refusal
-    return { value: answer.value, outcome: answer.outcome }
+    return { value: answer.value, outcome }
   }
 
   /** Is what is known fresh enough for a request that came at this moment? */
@@ -106,27 +135,20 @@ export class Contexts<T> {
     return came - this.#feed.sentAt <= this.#options.maximumStaleness && (minimumVersion === undefined || this.#feed.sees(minimumVersion))
   }
 
-  async #kept(key: string, asking: Asking): Promise<(Answer<T> & { outcome: Outcome }) | undefined> {
-    const { now, pollInterval, grace, maximumStaleness } = this.#options
-    const came = now()
-    const found = (): Kept<Answer<T>> | undefined => this.#cache.get(key, now())
-    const kept = found()
-    if (!kept) return undefined
-    if (maximumStaleness > 0 && this.#isFresh(asking, came)) {
-      if (came - this.#feed.sentAt > pollInterval) asking.waitUntil?.(this.#poll().catch(() => undefined))
-      return { ...kept.value, outcome: 'hit' }
-    }
+  /** What is still kept of this key once the feed was asked; while the database is away, what was kept before. */
+  async #polled(key: string, kept: Answer<T>, asking: Asking, came: number): Promise<{ answer: Answer<T>; outcome: Outcome } | undefined> {
+    const { now, grace } = this.#options
     try {
       await this.#pollUntilFresh(asking, came)
     } catch (error) {
       // Who must see its own change is not served without it.
-      if (asking.minimumVersion === undefined && came - this.#feed.sentAt <= grace && givesNoAnswer(error)) return { ...kept.value, outcome: 'stale' }
+      if (asking.minimumVersion === undefined && came - this.#feed.sentAt <= grace && givesNoAnswer(error)) return { answer: kept, outcome: 'stale' }
       throw error
     }
     // A version that nobody has seen, made up perhaps, is no reason to drop what others are served.
     if (asking.minimumVersion !== undefined && !this.#feed.sees(asking.minimumVersion)) return undefined
-    const still = found()
-    return still && { ...still.value, outcome: 'hit' }
+    const still = this.#cache.get(key, now())
+    return still && { answer: still.value, outcome: 'hit' }
   }
 
   async #pollUntilFresh(asking: Asking, came: number): Promise<void> {

@@ -1,5 +1,7 @@
 /** Reading from a request which tenant it names. Pure: whether such a tenant exists is asked in SQL. */
 import type { NamedTenant } from '../core/actor.ts'
+import { onceFor } from '../core/once-for.ts'
+import { BoundedMap } from '../crypto/bounded-map.ts'
 
 /** What may say for which tenant a request is. The token's claim is judged in SQL, with who asks. */
 export const SOURCES = ['token', 'subdomain', 'domain', 'path', 'header', 'cookie'] as const
@@ -31,7 +33,8 @@ export const counts = ({ sources = DEFAULT_SOURCES }: HostRules, source: Source)
 
 /** What names the tenant, in the order in which it is judged. */
 export function inOrder(named: ReadonlyArray<NamedTenant | null>, { sources = DEFAULT_SOURCES }: HostRules): NamedTenant[] {
-  return named.filter((part) => part !== null).sort((a, b) => sources.indexOf(a.source) - sources.indexOf(b.source))
+  const parts = named.filter((part) => part !== null)
+  return parts.length < 2 ? parts : parts.sort((a, b) => sources.indexOf(a.source) - sources.indexOf(b.source))
 }
 
 const LABEL = /^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$/
@@ -70,6 +73,27 @@ export function identifyHost(host: string, rules: HostRules): NamedTenant | null
   if (labels.length > 0) return namedByHost('subdomain', labels.find((label) => LABEL.test(label)) ?? NO_TENANT, rules)
   // An address is nobody's domain, nor is a name of one label.
   return namedByHost('domain', ADDRESS.test(canonical) || !canonical.includes('.') ? NO_TENANT : canonical, rules)
+}
+
+/** What a Host header says, as far as it can be read without the database. */
+export interface ReadHost {
+  /** As it is compared; null for what is no host. */
+  readonly host: string | null
+  readonly named: NamedTenant | null
+}
+
+const MAXIMUM_HOSTS = 1_000
+const hostsReadBy = onceFor((_: HostRules) => new BoundedMap<string, ReadHost>(MAXIMUM_HOSTS))
+
+/** {@link canonicalHost} and {@link identifyHost} of a Host header, kept: reading a host costs more than all else that is done for a kept context. */
+export function readHost(asked: string, rules: HostRules): ReadHost {
+  const known = hostsReadBy(rules)
+  const kept = known.get(asked)
+  if (kept) return kept
+  const read = { host: canonicalHost(asked), named: identifyHost(asked, rules) }
+  // What is no host may be of any length.
+  if (read.host !== null) known.set(asked, read)
+  return read
 }
 
 export const TENANT_NAME = /^([a-z][a-z0-9_]{0,62}|[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12})$/

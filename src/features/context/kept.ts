@@ -1,15 +1,25 @@
 /** Contexts that the process keeps: how an answer of SQL's becomes one, and a kept one somebody's own again. */
-import * as z from 'zod'
 import type { Actor, Credential, NamedTenant } from '../../core/actor.ts'
 import { StratumError } from '../../core/errors.ts'
 import type { Database } from '../../db/database.ts'
 import { contextKey, type Tags } from '../../resolver/context-cache.ts'
-import { Contexts, type ContextsOptions, type Loaded } from '../../resolver/contexts.ts'
+import { Contexts, type ContextsOptions, type Loaded, type Resolved } from '../../resolver/contexts.ts'
 import { Refused, type RunOptions, type Services, Shaped } from '../operation.ts'
-import { TenantContext } from './contract.ts'
+import type { TenantContext } from './contract.ts'
 
 /** What SQL adds to a context that is to be kept; see `stratum.keeping` in routines/70_context.sql. */
-const Keeping = z.object({ path: z.string(), principal: z.string().nullable(), until: z.string().nullable(), feed: z.unknown() })
+interface Keeping {
+  path: string
+  principal: string | null
+  until: string | null
+  feed: unknown
+}
+
+/**
+ * A context as SQL made it. It is not checked against its contract again, a sixth of the CPU of a request that asks SQL:
+ * test/features/context-shape.test.ts holds SQL to it.
+ */
+export const asAnswered = (answer: unknown): Shaped => new Shaped(answer as TenantContext)
 
 /** The feed is read by the process for itself, on nobody's behalf. */
 const ITSELF: Actor = { credential: { type: 'nobody' }, named: [], exposed: true, request_id: null, source_ip: null }
@@ -35,37 +45,47 @@ function namesOf({ credential, named }: Question): string[] {
 }
 
 function loaded(question: Question, answer: unknown): Loaded<TenantContext> {
-  const { keeping, ...context } = answer as { keeping: unknown }
-  const { path, principal, until, feed } = Keeping.parse(keeping)
+  const { keeping, ...context } = answer as TenantContext & { keeping: Keeping }
+  const { path, principal, until, feed } = keeping
   const issuers = [question.credential, question.asker].flatMap((credential) => (credential?.type === 'token' ? [credential.issuer] : []))
   const tags: Tags = { path, names: namesOf(question), principal, issuers }
-  return { value: TenantContext.parse(context), tags, feed, ...(until === null ? {} : { until: Date.parse(until) }) }
+  return { value: context, tags, feed, ...(until === null ? {} : { until: Date.parse(until) }) }
 }
 
 /** Users of one tenant share what is kept; each gets it with the own name. */
 const asTheirs = (context: TenantContext, credential: Credential): TenantContext =>
-  credential.type === 'token' ? { ...context, principal: { ...context.principal, id: credential.subject } } : context
+  credential.type === 'token' && credential.subject !== context.principal.id
+    ? { ...context, principal: { ...context.principal, id: credential.subject } }
+    : context
+
+const refuse = (error: unknown): never => {
+  throw error instanceof StratumError ? new Refused(error) : error
+}
 
 /**
- * Answer a question from what is kept, else by `call`.
+ * Answer a question from what is kept, at once where it may be served as it is, else by `call`.
  * @throws what SQL refuses with, also where that was said before
  */
-export async function keptContext(
+export function keptContext(
   { contexts }: Services,
   question: Question,
   { actor, options }: { actor: Actor; options: RunOptions },
   call: (input: object) => Promise<unknown>,
   input: object,
-): Promise<unknown> {
-  if (!contexts || !actor.exposed || options.idempotencyKey !== undefined) return call(input)
+): Shaped | Promise<Shaped> {
+  if (!contexts || !actor.exposed || options.idempotencyKey !== undefined) return call(input).then(asAnswered)
   const operation = question.asker ? contextKey(question.asker, question.operation, []) : question.operation
   const key = contextKey(question.credential, operation, question.named)
-  try {
-    const load = async () => loaded(question, await call({ ...input, keep: true }))
-    const { value, outcome } = await contexts.resolve(key, load, options.asking)
+  const theirs = ({ value, outcome }: Resolved<unknown>) => {
     options.tell?.({ outcome })
     return new Shaped(asTheirs(value as TenantContext, question.credential))
-  } catch (error) {
-    throw error instanceof StratumError ? new Refused(error) : error
   }
+  try {
+    const served = contexts.served(key, options.asking)
+    if (served) return theirs(served)
+  } catch (error) {
+    return refuse(error)
+  }
+  const load = async () => loaded(question, await call({ ...input, keep: true }))
+  return contexts.resolve(key, load, options.asking).then(theirs, refuse)
 }

@@ -2,10 +2,10 @@ import type { Actor } from '../../core/actor.ts'
 import { StratumError } from '../../core/errors.ts'
 import type { Asking } from '../../resolver/contexts.ts'
 import { identifyHost, identifyPath, inOrder } from '../../resolver/identify.ts'
-import { operation, Refused, type Services, Shaped } from '../operation.ts'
+import { operation, Refused, type Services } from '../operation.ts'
 import type { TenantContext } from './contract.ts'
 import * as contract from './contract.ts'
-import { keptContext } from './kept.ts'
+import { asAnswered, keptContext } from './kept.ts'
 
 /** The caller's own context, kept in the process where it keeps any. */
 export const getContext = operation(contract.getContext, (services, input, call, _ask, run) => {
@@ -21,8 +21,8 @@ export async function visitTenant(services: Services, actor: Actor, asking: Aski
     return services.db.call('visit_tenant', actor, input)
   }
   try {
-    const answer = await keptContext(services, { operation: 'visitTenant', credential, named }, { actor, options: { asking } }, call, {})
-    return answer instanceof Shaped ? (answer.value as TenantContext) : contract.TenantContext.parse(answer)
+    const { value } = await keptContext(services, { operation: 'visitTenant', credential, named }, { actor, options: { asking } }, call, {})
+    return value as TenantContext
   } catch (error) {
     throw error instanceof Refused ? error.refusal : error
   }
@@ -36,7 +36,7 @@ export const resolve = operation(contract.resolve, async (services, { host, path
   const credential = token === undefined ? undefined : await tokens.verify(token)
   const input = { named, ...(credential === undefined ? {} : { credential }) }
   // A server that was itself sent to a tenant's host reaches less: it is asked for anew.
-  if (run.actor.named.length > 0) return call(input)
+  if (run.actor.named.length > 0) return asAnswered(await call(input))
   return keptContext(services, { operation: contract.resolve.id, credential: credential ?? asker, named, asker }, run, call, input)
 })
 
