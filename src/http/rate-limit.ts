@@ -4,9 +4,10 @@
  * Headers: draft-ietf-httpapi-ratelimit-headers.
  */
 import type { Context } from 'hono'
-import type { Credential } from '../core/actor.ts'
+import type { Credential, TokenCredential } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { type ErrorCode, StratumError } from '../core/errors.ts'
+import { onceFor } from '../core/once-for.ts'
 import { BoundedMap } from '../crypto/bounded-map.ts'
 
 /** So many requests in so many seconds. */
@@ -62,23 +63,23 @@ class Windows {
 
 const tooMany = (what: string, seconds: number) => stratumError('RATE_LIMITED', { what, retry_after: seconds })
 
+const userOf = onceFor(
+  ({ issuer, issuer_id, tenant, subject }: TokenCredential): string => `user ${JSON.stringify([issuer, issuer_id ?? null, tenant, subject])}`,
+)
+
 /** Who asks, as far as it is known before the database was asked. */
 const principalOf = (credential: Credential): string => {
   if (credential.type === 'api_key') return `key ${credential.hashes[0]}`
-  if (credential.type !== 'token') return credential.type
-  const { issuer, issuer_id, tenant, subject } = credential
-  return `user ${JSON.stringify([issuer, issuer_id ?? null, tenant, subject])}`
+  return credential.type === 'token' ? userOf(credential) : credential.type
 }
 
 /**
  * Whose tokens these are: an issuer that is bound to a tenant is that tenant's with all it claims, else the claim tells.
  * Never what the request itself names, or strangers could use up what another has left, and read how much that is.
  */
-const tenantOf = (credential: Credential): string | null => {
-  if (credential.type !== 'token') return null
-  const { issuer, issuer_id, issuer_tenant_id, tenant } = credential
-  return JSON.stringify([issuer, issuer_id ?? null, issuer_tenant_id ?? tenant])
-}
+const tenantOf = onceFor(({ issuer, issuer_id, issuer_tenant_id, tenant }: TokenCredential): string =>
+  JSON.stringify([issuer, issuer_id ?? null, issuer_tenant_id ?? tenant]),
+)
 
 /** Judges requests by the limits that are set; without any it lets all pass. */
 export class RateLimiter {
@@ -111,9 +112,8 @@ export class RateLimiter {
 
   /** Count a request, and say in its answer how many more there may be. @throws RATE_LIMITED */
   async count(context: Context, credential: Credential): Promise<void> {
-    const tenant = tenantOf(credential)
     await this.#countOne(context, 'principal', principalOf(credential))
-    if (tenant !== null) await this.#countOne(context, 'tenant', tenant)
+    if (credential.type === 'token') await this.#countOne(context, 'tenant', tenantOf(credential))
   }
 
   async #countOne(context: Context, kind: 'principal' | 'tenant', key: string): Promise<void> {

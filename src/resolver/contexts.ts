@@ -68,7 +68,12 @@ const COUNTED = { hit: 'hits', miss: 'misses', stale: 'stale' } as const
 
 /** Refusals that say something of tenant or credential, and so may be kept like an answer. */
 const KEPT_REFUSALS = ['TENANT_NOT_FOUND', 'TENANT_SUSPENDED', 'TENANT_ARCHIVED', 'TENANT_MISMATCH', 'TENANT_REQUIRED', 'API_KEY_INVALID']
+/** Milliseconds after which a poll under way is not waited for any more: the request that began it may have been cut off, and then it never ends. */
+const PATIENCE = 1_000
 const ANY_CHANGE: Tags = { path: null, names: [], principal: null, issuers: [] }
+
+/** What was waited for took too long. */
+class Late extends Error {}
 
 type Answer<T> = { value: T } | { refusal: StratumError }
 
@@ -78,7 +83,7 @@ export class Contexts<T> {
   readonly #feed: ChangeFeed
   readonly #breaker: Breaker
   readonly #loading = new Map<string, { answer: Promise<Answer<T>>; began: number }>()
-  #polling: Promise<void> | undefined
+  #polling: { ended: Promise<void>; began: number } | undefined
   readonly #counts = { hits: 0, misses: 0, stale: 0, polls: 0, waited: 0 }
 
   constructor(read: ReadChanges, options: ContextsOptions = {}) {
@@ -119,8 +124,8 @@ export class Contexts<T> {
     if (maximumStaleness === 0 || !this.#isFresh(asking, came)) return undefined
     const kept = this.#cache.get(key, came)
     if (!kept) return undefined
-    // so that the next one may be served, too
-    if (came - this.#feed.sentAt > pollInterval) asking.waitUntil?.(this.#poll().catch(() => undefined))
+    // So that the next one may be served, too. One that is under way is another request's own affair.
+    if (came - this.#feed.sentAt > pollInterval && !this.#isPolling(came)) void this.#poll(asking.waitUntil)
     return this.#answer(kept.value, 'hit')
   }
 
@@ -155,42 +160,47 @@ export class Contexts<T> {
     this.#counts.waited++
     // A poll under way may have been sent too early; the one after it was not.
     for (let round = 0; round < 3; round++) {
-      await this.#pollInTime(asking)
+      const joined = this.#isPolling(this.#options.now())
+      const poll = this.#poll(asking.waitUntil)
+      try {
+        await this.#inTime(poll)
+      } catch (error) {
+        if (!(error instanceof Late)) throw error
+        if (this.#polling?.ended === poll) this.#polling = undefined
+        if (!joined) throw stratumError('DATABASE_UNAVAILABLE', {}, { cause: error })
+      }
       if (this.#isFresh(asking, came) || this.#feed.sentAt >= came) return
     }
   }
 
-  async #pollInTime({ waitUntil }: Asking): Promise<void> {
-    const poll = this.#poll()
-    waitUntil?.(poll.catch(() => undefined))
-    try {
-      await this.#inTime(poll)
-    } finally {
-      // One that never ends, as its request was cut off, must not be what everybody waits for from then on.
-      if (this.#polling === poll) this.#polling = undefined
-    }
+  #isPolling(now: number): boolean {
+    return this.#polling !== undefined && now - this.#polling.began < PATIENCE
   }
 
-  /** One poll at a time; who comes meanwhile waits for the same. */
-  #poll(): Promise<void> {
-    if (this.#polling) return this.#polling
-    const poll = this.#breaker
+  /** One poll at a time; who comes meanwhile waits for the same, and who begins it keeps it alive. */
+  #poll(waitUntil: Asking['waitUntil']): Promise<void> {
+    const began = this.#options.now()
+    if (this.#polling && this.#isPolling(began)) return this.#polling.ended
+    const ended = this.#breaker
       .guard(async () => {
         this.#counts.polls++
         this.#cache.evict(await this.#feed.poll())
       })
       .finally(() => {
-        if (this.#polling === poll) this.#polling = undefined
+        if (this.#polling === own) this.#polling = undefined
       })
-    this.#polling = poll
-    return poll
+    const own = { ended, began }
+    this.#polling = own
+    const settled = ended.catch(() => undefined)
+    waitUntil?.(settled)
+    return ended
   }
 
-  /** What another request has begun may never end for us, where that one was cut off: wait for so long and no longer. */
+  /** What another request has begun may never end for us, where that one was cut off: wait for so long and no longer. @throws {Late} */
   async #inTime<R>(shared: Promise<R>): Promise<R> {
     let timer: ReturnType<typeof setTimeout> | undefined
     const late = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => reject(stratumError('DATABASE_UNAVAILABLE')), this.#options.followerTimeout)
+      timer = setTimeout(() => reject(new Late()), this.#options.followerTimeout)
     })
     try {
       return await Promise.race([shared, late])
@@ -207,7 +217,7 @@ export class Contexts<T> {
       try {
         return await this.#inTime(shared.answer)
       } catch (error) {
-        if (!isAway(error) || this.#breaker.open) throw error
+        if (!(error instanceof Late) && (!isAway(error) || this.#breaker.open)) throw error
       }
     }
     const answer = this.#load(key, load)

@@ -71,6 +71,38 @@ describe('a poll that never ends, as its request was cut off', () => {
     expect(await contexts.resolve('key', async () => answer('never'))).toEqual({ value: 'kept', outcome: 'hit' })
   })
 
+  it('makes who had joined it poll by itself', async () => {
+    let time = 0
+    let polls = 0
+    const contexts = new Contexts<string>(() => (++polls === 1 ? new Promise(() => {}) : nothingNew()), { now: () => time, followerTimeout: 20, grace: 0 })
+    await contexts.resolve('key', async () => answer('kept'))
+    time += 3_000
+    const first = contexts.resolve('key', async () => answer('never'))
+    const joined = contexts.resolve('key', async () => answer('never'))
+    await expect(first).rejects.toMatchObject({ code: 'DATABASE_UNAVAILABLE' })
+    expect(await joined).toEqual({ value: 'kept', outcome: 'hit' })
+    expect(polls).toBe(2)
+  })
+
+  it('is followed by another beside the requests that are still served', async () => {
+    let time = 0
+    let polls = 0
+    const beside: Promise<unknown>[] = []
+    const contexts = new Contexts<string>(() => (++polls === 1 ? new Promise(() => {}) : nothingNew()), { now: () => time })
+    const served = () => contexts.resolve('key', async () => answer('never'), { waitUntil: (work) => beside.push(work) })
+    await contexts.resolve('key', async () => answer('kept'))
+    time += 1_100
+    // Only who begins a poll keeps it alive: on Workers another's promise is not to be waited for after one's own answer.
+    for (let request = 0; request < 3; request++) expect(await served()).toEqual({ value: 'kept', outcome: 'hit' })
+    expect([polls, beside.length]).toEqual([1, 1])
+    time += 1_000 - 100
+    await served()
+    expect([polls, beside.length]).toEqual([1, 1])
+    time += 100
+    await served()
+    expect([polls, beside.length]).toEqual([2, 2])
+  })
+
   it('is kept alive beside its request where the platform can', async () => {
     let time = 0
     const beside: Promise<unknown>[] = []
