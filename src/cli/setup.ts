@@ -6,7 +6,7 @@ import { StratumError } from '../core/errors.ts'
 import { generateRingKey, parseKeyRing } from '../crypto/key-ring.ts'
 import { isSqlState } from '../db/errors.ts'
 import { type MigrationConnection, migrate, overNeon, overPostgres } from '../db/migrate.ts'
-import { useLocalEndpoint } from '../db/neon.ts'
+import { sendToEndpoint } from '../db/neon.ts'
 import { ensureRoles, generatePassword, ROLE_PARTS, type RolePart } from '../db/roles.ts'
 import { isPooled } from '../provisioning/environment.ts'
 import { installJobs } from '../provisioning/queue.ts'
@@ -25,7 +25,7 @@ interface Opened {
 
 async function open({ databaseUrl, http, neonEndpoint }: SetupOptions): Promise<Opened> {
   if (http) {
-    if (neonEndpoint) useLocalEndpoint(databaseUrl, neonEndpoint)
+    if (neonEndpoint) sendToEndpoint(databaseUrl, neonEndpoint)
     return { connection: overNeon(neon(databaseUrl)), close: async () => {} }
   }
   const client = new pg.Client({ connectionString: databaseUrl, connectionTimeoutMillis: 15_000 })

@@ -3,7 +3,7 @@ import { stratumError } from '../core/error-classes.ts'
 import type { StratumError } from '../core/errors.ts'
 import { fromDriver } from './errors.ts'
 import { migrate, overNeon, overPostgres, type PgConnection } from './migrate.ts'
-import { useLocalEndpoint } from './neon.ts'
+import { sendToEndpoint } from './neon.ts'
 
 export interface AutoMigrateOptions {
   pool?: { connect(): Promise<PgConnection & { release(): void }> }
@@ -35,7 +35,7 @@ async function overPool(pool: NonNullable<AutoMigrateOptions['pool']>) {
 export async function autoMigrate({ pool, databaseUrl, neonEndpoint }: AutoMigrateOptions): Promise<void> {
   try {
     if (pool) await overPool(pool)
-    if (databaseUrl && neonEndpoint) useLocalEndpoint(databaseUrl, neonEndpoint)
+    if (databaseUrl && neonEndpoint) sendToEndpoint(databaseUrl, neonEndpoint)
     if (databaseUrl) await migrate(overNeon(neon(databaseUrl)))
   } catch (error) {
     throw asMigrationError(error)

@@ -10,7 +10,7 @@ const localEndpoints = new Map<string, string>()
 let patched = false
 
 /** Send what goes to this database to another endpoint than Neon's. */
-export function useLocalEndpoint(databaseUrl: string, endpoint: string) {
+export function sendToEndpoint(databaseUrl: string, endpoint: string) {
   const { hostname, port } = new URL(databaseUrl)
   localEndpoints.set(`${hostname}:${port}`, endpoint)
   if (patched) return
@@ -28,7 +28,7 @@ export function useLocalEndpoint(databaseUrl: string, endpoint: string) {
  * @param options.timeout milliseconds after which a request is given up
  */
 export function neonDatabase(databaseUrl: string, options: { endpoint?: string | undefined; timeout?: number } = {}): Database {
-  if (options.endpoint) useLocalEndpoint(databaseUrl, options.endpoint)
+  if (options.endpoint) sendToEndpoint(databaseUrl, options.endpoint)
   const sql = neon(databaseUrl)
   return {
     call: (operation, actor, input, tell) =>

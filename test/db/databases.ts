@@ -4,7 +4,7 @@ import { neon } from '@neondatabase/serverless'
 import pg from 'pg'
 import { inject } from 'vitest'
 import { type MigrationConnection, overNeon, overPostgres } from '../../src/db/migrate.ts'
-import { useLocalEndpoint } from '../../src/db/neon.ts'
+import { sendToEndpoint } from '../../src/db/neon.ts'
 import { generatePassword } from '../../src/db/roles.ts'
 import { createEmptyDatabase } from '../support/installation.ts'
 
@@ -45,7 +45,7 @@ export async function emptyDatabase(): Promise<EmptyDatabase> {
     client,
     tcp: async (url) => overPostgres(await client(url)),
     http(url = database.adminUrl) {
-      useLocalEndpoint(url, inject('server').neonEndpoint)
+      sendToEndpoint(url, inject('server').neonEndpoint)
       return overNeon(neon(url))
     },
     async drop() {

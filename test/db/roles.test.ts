@@ -2,7 +2,7 @@
 import { neon } from '@neondatabase/serverless'
 import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
-import { useLocalEndpoint } from '../../src/db/neon.ts'
+import { sendToEndpoint } from '../../src/db/neon.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
 
 let installation: Installation
@@ -52,7 +52,7 @@ describe('the role of the edge', () => {
   it('is limited in time over both transports', async () => {
     const limits = { statement: '10s', lock: '3s', idle: '10s' }
     expect((await clients.control.query(TIMEOUTS)).rows).toEqual([limits])
-    useLocalEndpoint(installation.urls.control, installation.neonEndpoint)
+    sendToEndpoint(installation.urls.control, installation.neonEndpoint)
     expect(await neon(installation.urls.control).query(TIMEOUTS)).toEqual([limits])
   })
 

@@ -9,7 +9,7 @@ import { neon } from '@neondatabase/serverless'
 import { jwtVerify } from 'jose'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
-import { useLocalEndpoint } from '../../src/db/neon.ts'
+import { sendToEndpoint } from '../../src/db/neon.ts'
 import { DEV_AUDIENCE, DEV_ISSUER, type DevStack } from '../../src/local/dev.ts'
 import { createClient } from '../../src/sdk/client.ts'
 
@@ -112,7 +112,7 @@ it('writes dev.json when all answers, and everything in it works', async () => {
   const roles = 'select current_user::text as role, pg_get_userbyid(nspowner)::text as owner from pg_namespace where nspname = $1'
   expect((await owner.query(roles, ['stratum'])).rows).toEqual([{ role: 'stratum_owner', owner: 'stratum_owner' }])
   await owner.end()
-  useLocalEndpoint(stack.database_url, stack.neon_url)
+  sendToEndpoint(stack.database_url, stack.neon_url)
   expect(await neon(stack.database_url).query(roles, ['stratum'])).toEqual([{ role: 'stratum_owner', owner: 'stratum_owner' }])
 })
 

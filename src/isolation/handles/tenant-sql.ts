@@ -1,6 +1,6 @@
 /** A tenant's queries over Neon's HTTP protocol. Knows only Web APIs, so it runs at the edge. */
 import { type HTTPQueryOptions, type HTTPTransactionOptions, type NeonQueryFunction, NeonQueryPromise, neon } from '@neondatabase/serverless'
-import { useLocalEndpoint } from '../../db/neon.ts'
+import { sendToEndpoint } from '../../db/neon.ts'
 import { Attempts, type Door, Doors, readTenant } from './door.ts'
 import { CHECK_ROLE, roleRefusal } from './role.ts'
 
@@ -95,7 +95,7 @@ export function createTenantSql<ArrayMode extends boolean = false, FullResults e
   tenantId: () => string,
   options: TenantSqlOptions<ArrayMode, FullResults> = {},
 ): NeonQueryFunction<ArrayMode, FullResults> {
-  if (options.endpoint) useLocalEndpoint(connectionString, options.endpoint)
+  if (options.endpoint) sendToEndpoint(connectionString, options.endpoint)
   const base = neon<boolean, boolean>(connectionString, without(options, [...CONNECTION_OPTIONS, 'endpoint', 'waitMillis']) as TransactionOptions)
   const batches = new TenantBatches(base, tenantId, options.waitMillis ?? WAIT_MILLIS)
   const execute = async (queryData: QueryData | QueryData[], given?: QueryOptions | QueryOptions[]) => {
