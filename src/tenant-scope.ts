@@ -7,10 +7,13 @@ export interface TenantScope {
   tenant_id: string
 }
 
-const scope = new AsyncLocalStorage<TenantScope>()
+const scope = new AsyncLocalStorage<TenantScope | undefined>()
 
 /** Run `fn`, and all it awaits, for this tenant. */
 export const runWithTenant = <T>(context: TenantScope, fn: () => T): T => scope.run(context, fn)
+
+/** The same for a request that may have no tenant: then for none, whichever one the caller is in. */
+export const runWithTenantOrNone = <T>(context: TenantScope | null, fn: () => T): T => scope.run(context ?? undefined, fn)
 
 /** The context given to the enclosing {@link runWithTenant}, or undefined outside of one. */
 export const currentTenantContext = (): TenantScope | undefined => scope.getStore()

@@ -89,7 +89,7 @@ export function createContextReader(options: ContextReaderOptions): ContextReade
   const { issuer, audience, clockTolerance = DEFAULT_CLOCK_TOLERANCE, now = () => Date.now() } = options
   // Left out, jose would take any issuer's and any app's.
   if (!issuer) throw refuse('issuer is missing: it is the STRATUM_CONTEXT_ISSUER of the gateway')
-  if (audience === undefined || audience.length === 0) throw refuse('audience is missing: it is what the gateway calls this app')
+  if ([audience].flat().some((name) => !name) || audience.length === 0) throw refuse('audience is missing: it is what the gateway calls this app')
   if (!(clockTolerance >= 0 && clockTolerance <= MAXIMUM_CLOCK_TOLERANCE)) throw refuse('clockTolerance must be 0 to 60 seconds')
   const keys = keySource(options)
   return {

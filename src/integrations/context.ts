@@ -121,9 +121,9 @@ const namesNone = ({ code }: StratumError) => code === 'TENANT_REQUIRED' || code
  * @throws CONFIGURATION_INVALID when it is made, never for a request
  */
 export function createTenantFinder(options: MiddlewareOptions): {
-  /** The tenant, or null where none is required and none is named. @throws {StratumError} */
-  find(request: IncomingRequest): Promise<RequestTenant | null>
-  /** The same, or the answer that refuses the request. `log` in place of the options' where that has none. */
+  /** The tenant, or null where none is required and none is named. `log` in place of the options' where that has none. @throws {StratumError} */
+  find(request: IncomingRequest, log?: (error: StratumError) => void): Promise<RequestTenant | null>
+  /** The same, or the answer that refuses the request. */
   answer(request: IncomingRequest, log?: (error: StratumError) => void): Promise<Found>
 } {
   if (options.jwks !== undefined && (options.client ?? options.baseUrl) !== undefined) {
@@ -133,26 +133,25 @@ export function createTenantFinder(options: MiddlewareOptions): {
   }
   const { required = true } = options
   const named = options.jwks === undefined ? fromService(options as WithoutGateway) : fromGateway(options)
-  const find = async (request: IncomingRequest) => {
+  const found = async (request: IncomingRequest, tell?: (error: StratumError) => void): Promise<{ tenant: RequestTenant | null } | { error: StratumError }> => {
     try {
-      return await named(request)
+      return { tenant: await named(request) }
     } catch (thrown) {
       const error = thrown instanceof StratumError ? thrown : stratumError('INTERNAL_ERROR', {}, { cause: thrown })
-      if (!required && namesNone(error)) return null
-      throw error
+      if (!required && namesNone(error)) return { tenant: null }
+      tell?.(error)
+      return { error }
     }
   }
   return {
-    find,
+    async find(request, log) {
+      const answer = await found(request, options.log ?? log)
+      if ('error' in answer) throw answer.error
+      return answer.tenant
+    },
     async answer(request, log) {
-      try {
-        return { tenant: await find(request) }
-      } catch (thrown) {
-        const error = thrown as StratumError
-        const tell = options.log ?? log
-        tell?.(error)
-        return { refusal: refusalFor(error, request) }
-      }
+      const answer = await found(request, options.log ?? log)
+      return 'error' in answer ? { refusal: refusalFor(answer.error, request) } : answer
     },
   }
 }
@@ -164,10 +163,21 @@ export const webRequest = ({ headers, url }: { headers: { get(name: string): str
   url,
 })
 
+/** What of Node's own request counts. */
+interface NodeMessage {
+  headers: Readonly<Record<string, string | string[] | undefined>>
+  /** Names and values by turns, as they were sent. */
+  rawHeaders: readonly string[]
+}
+
+/** Node tells of the first of several alone, where a proxy before it may have gone by another. */
+const hostsOf = ({ rawHeaders }: NodeMessage) => rawHeaders.filter((_, index) => index % 2 === 1 && rawHeaders[index - 1]?.toLowerCase() === 'host')
+
 /** A request of Node's: Express, Fastify. */
-export const nodeRequest = (headers: Readonly<Record<string, string | string[] | undefined>>, url: string): IncomingRequest => ({
+export const nodeRequest = (message: NodeMessage, url: string): IncomingRequest => ({
   header(name) {
-    const value = headers[name]
+    const hosts = name === 'host' ? hostsOf(message) : []
+    const value = hosts.length > 1 ? hosts : message.headers[name]
     return Array.isArray(value) ? value.join(', ') : value
   },
   url,

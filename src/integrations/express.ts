@@ -1,6 +1,6 @@
 /** `stratum-edge/express`: the tenant of each request, as `req.tenant`. */
 import type { RequestHandler } from 'express'
-import { runWithTenant } from '../tenant-scope.ts'
+import { runWithTenantOrNone } from '../tenant-scope.ts'
 import { createTenantFinder, type MiddlewareOptions, nodeRequest } from './context.ts'
 import type { RequestTenant } from './request-tenant.ts'
 
@@ -23,13 +23,16 @@ declare global {
 export function stratum(options: MiddlewareOptions): RequestHandler {
   const finder = createTenantFinder(options)
   return async (req, res, next) => {
-    const { tenant, refusal } = await finder.answer(nodeRequest(req.headers, req.originalUrl))
+    // To Express 4 a rejection is nobody's, and ends the process.
+    const found = await finder.answer(nodeRequest(req, req.originalUrl)).catch(next)
+    // Whoever would not wait so long has answered.
+    if (!found || res.headersSent) return
+    const { tenant, refusal } = found
     if (refusal) {
       res.status(refusal.status).set(refusal.headers).send(refusal.body)
       return
     }
     req.tenant = tenant
-    if (tenant === null) next()
-    else runWithTenant(tenant, next)
+    runWithTenantOrNone(tenant, next)
   }
 }

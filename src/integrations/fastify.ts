@@ -1,6 +1,6 @@
 /** `stratum-edge/fastify`: the tenant of each request, as `request.tenant`. */
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
-import { runWithTenant } from '../tenant-scope.ts'
+import { runWithTenantOrNone } from '../tenant-scope.ts'
 import { createTenantFinder, type MiddlewareOptions, nodeRequest } from './context.ts'
 import type { RequestTenant } from './request-tenant.ts'
 
@@ -20,21 +20,17 @@ async function plugin(app: FastifyInstance, options: MiddlewareOptions): Promise
     const log = (error: Error & { status: number; cause?: unknown }) => {
       if (error.status >= 500) request.log.error({ err: error.cause ?? error }, error.message)
     }
-    finder.answer(nodeRequest(request.headers, request.originalUrl), log).then(({ tenant, refusal }) => {
+    finder.answer(nodeRequest(request.raw, request.originalUrl), log).then(({ tenant, refusal }) => {
       if (refusal) {
         reply.code(refusal.status).headers(refusal.headers).send(refusal.body)
         return
       }
       request.tenant = tenant
-      if (tenant === null) proceed()
-      else runWithTenant(tenant, proceed)
+      runWithTenantOrNone(tenant, proceed)
     }, proceed)
   })
   // A hook or a parser of the body may go on from a callback in another request's scope: handlers are in their own again.
-  app.addHook('preValidation', (request, _reply, proceed) => {
-    if (request.tenant === null) proceed()
-    else runWithTenant(request.tenant, proceed)
-  })
+  app.addHook('preValidation', (request, _reply, proceed) => runWithTenantOrNone(request.tenant, proceed))
 }
 
 /**

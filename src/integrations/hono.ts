@@ -1,6 +1,6 @@
 /** `stratum-edge/hono`: the tenant of each request, as `c.get('tenant')`. */
 import type { MiddlewareHandler } from 'hono'
-import { runWithTenant } from '../tenant-scope.ts'
+import { runWithTenantOrNone } from '../tenant-scope.ts'
 import { createTenantFinder, type MiddlewareOptions, type TenantOf, webRequest } from './context.ts'
 
 export * from './public.ts'
@@ -19,6 +19,6 @@ export function stratum<const O extends MiddlewareOptions>(options: O): Middlewa
     const { tenant, refusal } = await finder.answer({ ...request, header: (name) => request.header(name) ?? (name === 'host' ? host() : undefined) })
     if (refusal) return new Response(refusal.body, { status: refusal.status, headers: refusal.headers })
     c.set('tenant', tenant as TenantOf<O>)
-    return tenant === null ? next() : runWithTenant(tenant, next)
+    return runWithTenantOrNone(tenant, next)
   }
 }

@@ -37,6 +37,8 @@ export interface ResolverOptions {
   maximum?: number
   /** Milliseconds to wait for the service, where `client` is not given. Default 5,000. */
   timeout?: number
+  /** How the service is asked, where `client` is not given. Default: the platform's fetch. */
+  fetch?: typeof fetch
   /** Milliseconds since 1970. */
   now?: () => number
 }
@@ -62,14 +64,14 @@ function within(name: string, value: number, minimum: number, maximum: number): 
   throw refuse(`${name} must be ${minimum} to ${maximum}`)
 }
 
-function clientOf({ client, baseUrl, apiKey, timeout = DEFAULT_TIMEOUT }: ResolverOptions): Pick<StratumClient, 'resolve'> {
+function clientOf({ client, baseUrl, apiKey, timeout = DEFAULT_TIMEOUT, fetch: fetcher }: ResolverOptions): Pick<StratumClient, 'resolve'> {
   if (client !== undefined && baseUrl === undefined && apiKey === undefined) return client
   if (client !== undefined) throw refuse('client stands beside baseUrl or apiKey; give one or the other')
   if (!baseUrl || !URL.canParse(baseUrl)) throw refuse('baseUrl is no URL: it is where the service is')
   if (!apiKey) throw refuse('apiKey is missing: make a key with the scope read')
   const milliseconds = within('timeout', timeout, 1, 600_000)
   // A redirect would take the key along to wherever it leads.
-  const asked = (request: Request) => fetch(request, { signal: AbortSignal.timeout(milliseconds), redirect: 'manual' })
+  const asked = (request: Request) => (fetcher ?? fetch)(request, { signal: AbortSignal.timeout(milliseconds), redirect: 'manual' })
   return createClient({ baseUrl, apiKey, fetch: asked })
 }
 
@@ -111,14 +113,24 @@ const mayShare = () => globalThis.navigator?.userAgent !== 'Cloudflare-Workers'
 
 type Answer = { tenant: RequestTenant } | { refusal: StratumError }
 
+/** An answer, when it was asked for, and how long it holds. */
+interface Kept {
+  answer: Answer
+  asked: number
+  until: number
+}
+
+/** Not once the clock was put back either: then nobody knows how old the answer is. */
+const holds = ({ asked, until }: Pick<Kept, 'asked' | 'until'>, now: number) => asked <= now && now < until
+
 class CachedResolver implements Resolver {
   readonly #client: Pick<StratumClient, 'resolve'>
   readonly #ttl: number
   readonly #now: () => number
   // Apart, so that made-up hosts and tokens do not drive out what is asked for in earnest.
-  readonly #tenants: BoundedMap<string, { answer: Answer; until: number }>
-  readonly #refusals: BoundedMap<string, { answer: Answer; until: number }>
-  readonly #asking = new Map<string, { answer: Promise<Answer>; until: number }>()
+  readonly #tenants: BoundedMap<string, Kept>
+  readonly #refusals: BoundedMap<string, Kept>
+  readonly #asking = new Map<string, { answer: Promise<Answer>; asked: number; until: number }>()
 
   constructor(options: ResolverOptions) {
     this.#client = clientOf(options)
@@ -140,39 +152,40 @@ class CachedResolver implements Resolver {
   #kept(key: string): Answer | null {
     for (const answers of [this.#tenants, this.#refusals]) {
       const kept = answers.get(key)
-      if (kept && this.#now() < kept.until) return kept.answer
+      if (kept && holds(kept, this.#now())) return kept.answer
       if (kept) answers.delete(key)
     }
     return null
   }
 
   #ask(key: string, question: TenantQuestion): Promise<Answer> {
-    const now = this.#now()
+    const asked = this.#now()
     const begun = this.#asking.get(key)
     // An answer is as old as the question: one asked too long ago is for those who waited from then on.
-    if (begun && now < begun.until && mayShare()) return begun.answer
-    const asking = { answer: this.#load(key, question, now + this.#ttl), until: now + this.#ttl }
+    if (begun && holds(begun, asked) && mayShare()) return begun.answer
+    const asking = { answer: this.#load(key, question, asked), asked, until: asked + this.#ttl }
     this.#asking.set(key, asking)
     return asking.answer.finally(() => {
       if (this.#asking.get(key) === asking) this.#asking.delete(key)
     })
   }
 
-  async #load(key: string, question: TenantQuestion, until: number): Promise<Answer> {
+  async #load(key: string, question: TenantQuestion, asked: number): Promise<Answer> {
     const { token } = question
+    const until = asked + this.#ttl
     try {
       const answer = { tenant: tenantOfContext(await this.#client.resolve(question), token) }
-      this.#keep(this.#tenants, key, answer, token === undefined ? until : Math.min(until, expiryOf(token)))
+      this.#keep(this.#tenants, key, { answer, asked, until: token === undefined ? until : Math.min(until, expiryOf(token)) })
       return answer
     } catch (error) {
       const answer = { refusal: refusalOf(error, token) }
-      if (answer.refusal.status < 500) this.#keep(this.#refusals, key, answer, until)
+      if (answer.refusal.status < 500) this.#keep(this.#refusals, key, { answer, asked, until })
       return answer
     }
   }
 
-  #keep(answers: BoundedMap<string, { answer: Answer; until: number }>, key: string, answer: Answer, until: number): void {
-    if (this.#now() < until) answers.set(key, { answer, until })
+  #keep(answers: BoundedMap<string, Kept>, key: string, kept: Kept): void {
+    if (holds(kept, this.#now())) answers.set(key, kept)
   }
 }
 

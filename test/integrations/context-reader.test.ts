@@ -109,6 +109,16 @@ describe('keys that are published', () => {
     expect((await fresh.read(await gateway.sign())).slug).toBe('alpha')
     expect(asked).toBe(2)
   })
+  it('are known at once where they were published before they sign', async () => {
+    const next = await createGatewayKeys('two')
+    published = async () => Response.json({ keys: [...keys.keys, ...(await next.keySet()).keys] })
+    const remote = readerWith({ jwks: server.url })
+    const before = asked
+    expect((await remote.read(await gateway.sign())).slug).toBe('alpha')
+    published = async () => Response.json(await next.keySet())
+    expect((await remote.read(await next.sign())).slug).toBe('alpha')
+    expect(asked).toBe(before + 1)
+  })
   it('that cannot be had are no fault of the request', async () => {
     published = () => new Response('no', { status: 500 })
     await refusal(readerWith({ jwks: server.url }).read(await gateway.sign()), 'SERVER_UNREACHABLE')
@@ -122,6 +132,7 @@ describe('options that would let anybody in', () => {
     ['no issuer', { issuer: undefined }],
     ['no audience', { audience: undefined }],
     ['an empty audience', { audience: [] }],
+    ['an audience left empty among others', { audience: [APP, ''] }],
     ['keys in clear over the network', { jwks: 'http://gateway.test/keys' }],
     ['no URL', { jwks: 'gateway.test' }],
     ['no keys', { jwks: [] }],

@@ -5,9 +5,10 @@ import { fileURLToPath } from 'node:url'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { Tenant } from '../../src/features/tenants/contract.ts'
 import { generateContextKey } from '../../src/gateway/context-keys.ts'
-import { BASE, createInstallation, type Installation } from '../support/installation.ts'
+import { createInstallation, type Installation } from '../support/installation.ts'
 import { ALPHA, APP, BETA, beta, contextOf, createGatewayKeys, forge, GATEWAY, type Gateway } from './gateway-keys.ts'
 import { startHonoWorkers } from './hono-worker.ts'
+import { type ServedService, serveService } from './service.ts'
 import { type Answer, ask, serve } from './web-server.ts'
 
 const FRAMEWORKS = ['hono', 'express', 'fastify', 'next', 'hono on Workers'] as const
@@ -32,21 +33,13 @@ let behind: Ports
 let direct: Ports
 const t = {} as Record<'alpha' | 'beta', Tenant>
 const tokens = { alpha: '', beta: '' }
-let questions = 0
+let service: ServedService
 const closing: Array<() => Promise<void>> = []
 beforeAll(async () => {
   gateway = await createGatewayKeys()
   const keys = await serve(async ({ url }) => (url.endsWith('/.well-known/stratum-jwks.json') ? gateway.tokens.keySet() : new Response(null, { status: 404 })))
   installation = await createInstallation()
-  // The service under an address of its own, as an app reaches it.
-  const service = await serve((request) => {
-    questions++
-    const headers = new Headers(request.headers)
-    headers.delete('host')
-    return installation.fetch(
-      new Request(BASE + new URL(request.url).pathname, { method: request.method, headers, body: request.body, duplex: 'half' } as RequestInit),
-    )
-  })
+  service = await serveService(installation)
   closing.push(keys.close, service.close)
   for (const slug of ['alpha', 'beta'] as const) {
     t[slug] = await installation.stratum.createOrganization({ slug: `shop_${slug}`, name: slug })
@@ -137,13 +130,13 @@ describe.each(FRAMEWORKS)('the example for %s, without a gateway', (framework) =
   })
   it('asks the service once for what is asked in quick succession, and mixes up nothing', async () => {
     await Promise.all([asks(hostOf('alpha')), asks(hostOf('beta'))])
-    const [before, began] = [questions, performance.now()]
+    const [before, began] = [service.asked(), performance.now()]
     const told = await Promise.all(
       Array.from({ length: 40 }, (_, index) => asks(hostOf(index % 2 ? 'alpha' : 'beta'), {}, index % 3 ? {} : { method: 'POST', body: {} })),
     )
     expect(told.map(({ json }) => json.tenant_id ?? json.orders[0].tenant_id)).toEqual(told.map((_, index) => t[index % 2 ? 'alpha' : 'beta'].id))
     // Two for every two seconds. Requests of a Worker do not wait for each other: where those end, each asks.
-    if (framework !== 'hono on Workers') expect(questions - before).toBeLessThanOrEqual(2 * Math.ceil((performance.now() - began) / 2_000))
+    if (framework !== 'hono on Workers') expect(service.asked() - before).toBeLessThanOrEqual(2 * Math.ceil((performance.now() - began) / 2_000))
   })
   it("refuses as the service does: nobody's host, a user of another tenant, a token that is none, no tenant at all", async () => {
     expectRefusal(await asks('nobody.stratum.test'), 404, 'TENANT_NOT_FOUND')

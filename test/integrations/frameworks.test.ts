@@ -2,7 +2,7 @@
 import express from 'express'
 import fastify from 'fastify'
 import { Hono } from 'hono'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { stratumError } from '../../src/core/error-classes.ts'
 import type { StratumError } from '../../src/core/errors.ts'
 import type { MiddlewareOptions } from '../../src/integrations/context.ts'
@@ -147,10 +147,38 @@ describe.each(Object.keys(serveWith))('%s', (framework) => {
 })
 
 describe('beyond handlers', () => {
-  it('the tenant of a server component of Next.js is that of its headers', async () => {
-    const { tenantOf } = forNext(behind)
+  it('the tenant of a server component of Next.js is that of its headers, and the log is told where there is none', async () => {
+    const told: StratumError[] = []
+    const { tenantOf } = forNext({ ...behind, log: (error) => void told.push(error) })
     expect((await tenantOf(new Headers({ 'stratum-context': await gateway.sign() }))).slug).toBe('alpha')
     await expect(tenantOf(new Headers())).rejects.toMatchObject({ code: 'GATEWAY_CONTEXT_REQUIRED' })
+    expect(told.map(({ code }) => code)).toEqual(['GATEWAY_CONTEXT_REQUIRED'])
+  })
+  it('the proxy of Next.js answers what is refused, and nothing else', async () => {
+    const { proxy } = forNext(behind)
+    expect(await proxy(new Request(APP, { headers: { 'stratum-context': await gateway.sign() } }))).toBeUndefined()
+    expect((await proxy(new Request(APP)))?.status).toBe(401)
+    expect((await proxy(new Request(APP, { headers: { 'stratum-context': 'forged' } })))?.status).toBe(403)
+  })
+  it('a build of Next.js needs no options, and what it renders is refused', async () => {
+    vi.stubEnv('NEXT_PHASE', 'phase-production-build')
+    const { tenantOf } = forNext({ baseUrl: '', apiKey: '' })
+    await expect(tenantOf(new Headers())).rejects.toMatchObject({ code: 'CONFIGURATION_INVALID' })
+    vi.unstubAllEnvs()
+    expect(() => forNext({ baseUrl: '', apiKey: '' })).toThrow(expect.objectContaining({ code: 'CONFIGURATION_INVALID' }))
+  })
+  it('what Next.js asks of the service it asks anew, whatever a route says of fetches', async () => {
+    const asked: Array<string | null> = []
+    const server = await serve(({ headers }) => {
+      asked.push(headers.get('cache-control'))
+      return Response.json({ error: { code: 'TENANT_NOT_FOUND', message: '', request_id: '1' } }, { status: 404 })
+    })
+    open.push(server)
+    await expect(forNext({ baseUrl: server.url, apiKey: 'k' }).tenantOf(new Headers({ host: 'a.test' }))).rejects.toMatchObject({ status: 404 })
+    const { tenantOf } = forNext({ jwks: server.url, issuer: GATEWAY, audience: APP })
+    await expect(tenantOf(new Headers({ 'stratum-context': await gateway.sign() }))).rejects.toMatchObject({ code: 'SERVER_UNREACHABLE' })
+    // What the platform's fetch says where it is told to store nothing.
+    expect(asked).toEqual(['no-cache', 'no-cache'])
   })
   it('the hooks of Fastify before and after the body know the tenant, and routes beside the plugin do', async () => {
     const app = fastify()

@@ -139,6 +139,14 @@ describe('what it keeps', () => {
     await resolver.resolve({ host: HOST.beta })
     expect(asked).toHaveLength(4)
   })
+  it('is asked for anew where the clock was put back, as nobody knows then how old it is', async () => {
+    const { resolver, asked, clock } = counting()
+    await resolver.resolve({ host: HOST.alpha })
+    clock.now -= 3_600_000
+    await resolver.resolve({ host: HOST.alpha })
+    await resolver.resolve({ host: HOST.alpha })
+    expect(asked).toHaveLength(2)
+  })
   it('ends with the token', async () => {
     const token = await installation.token({ tenant: 'mw_alpha', scope: 'read' }, { expires: '30s' })
     const { resolver, asked, clock } = counting({ ttl: 60_000 })

@@ -26,8 +26,8 @@ async function listening(name: string): Promise<number> {
 
 const { serve } = await import('./web-server.ts')
 const { default: hono } = await example('hono/app.ts')
-const route = await example('next/route.ts')
-// As Next.js does: a file for each path, an export for each method.
+const route = await example('next/app/orders/route.ts')
+// As Next.js does, which itself is in next.prove.ts: a file for each path, an export for each method.
 const next = (request: Request) => {
   const { pathname } = new URL(request.url)
   return pathname === '/health' ? new Response('ok') : route[request.method](request, { params: Promise.resolve({}) })
