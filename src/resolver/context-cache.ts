@@ -1,7 +1,7 @@
 /** Resolved contexts, kept until a change touches them. Secrets are not in a context, so none are kept in clear. */
 import type { Credential, NamedTenant } from '../core/actor.ts'
 import { onceFor } from '../core/once-for.ts'
-import type { Change } from './change-feed.ts'
+import type { Changes } from './change-feed.ts'
 
 /** What an answer depends on, so that a change can be matched with it. */
 export interface Tags {
@@ -24,9 +24,6 @@ export interface Kept<T> {
   /** What it weighs. */
   readonly bytes: number
 }
-
-/** A kept answer, and whether it was asked for since it last might have made room. */
-type Entry<T> = Kept<T> & { used: boolean }
 
 const prefixed = (part: string) => `${part.length}:${part}`
 
@@ -54,7 +51,7 @@ class Touched {
   readonly #everything: boolean
   readonly #by = new Map<string, Set<string>>()
 
-  constructor(changes: readonly Change[] | 'everything') {
+  constructor(changes: Changes) {
     // Definitions hold for every tenant, as does what is of the installation.
     this.#everything = changes === 'everything' || changes.some(({ kind }) => kind === 'definitions' || kind === 'installation')
     if (changes === 'everything') return
@@ -77,35 +74,117 @@ class Touched {
   }
 }
 
-/** One answer may take the sixteenth part of the room and no more, or it would drive out all others. */
-const LARGEST_SHARE = 16
-
 /** Evictions that are remembered for answers on their way. */
 const REMEMBERED = 64
 
 /**
- * Answers by key, bounded in number and weight. The oldest makes room, unless it was used since: then it becomes the newest
- * once more (the second-chance algorithm, which lets a hit move nothing). Refusals have a room of their own.
+ * How many bytes an answer takes in memory, estimated from above by what its JSON holds: two bytes for each character,
+ * and for each value and name what an object of its own costs. The JSON's length alone would let lists of empty lists
+ * take twelve times what they weigh.
  */
-export class ContextCache<T> {
-  readonly #rooms = { answers: new Map<string, Entry<T>>(), refusals: new Map<string, Entry<T>>() }
-  readonly #maximum: { entries: number; bytes: number }
-  #bytes = 0
-  #evictions: Array<{ at: number; touched: Touched }> = []
-  #clock = 0
-  /** Answers dropped because of a change, and because of room. */
-  readonly dropped = { changed: 0, room: 0 }
+export function weightOf(value: unknown): number {
+  const text = JSON.stringify(value)
+  let parts = 0
+  for (let index = 0; index < text.length; index++) {
+    const character = text.charCodeAt(index)
+    // , [ {
+    if (character === 44 || character === 91 || character === 123) parts++
+  }
+  return 2 * text.length + 32 * parts
+}
 
-  constructor(maximum: { entries: number; bytes: number }) {
+interface Room {
+  entries: number
+  bytes: number
+}
+
+/**
+ * A part of what is kept, bounded in number and weight. The oldest makes room, unless it was used since: then it becomes
+ * the newest once more (the second-chance algorithm, which lets a hit move nothing).
+ */
+class Shelf<T> {
+  readonly #kept = new Map<string, { kept: Kept<T>; used: boolean }>()
+  readonly #maximum: Room
+  bytes = 0
+
+  constructor(maximum: Room) {
     this.#maximum = maximum
   }
 
   get size(): number {
-    return this.#rooms.answers.size + this.#rooms.refusals.size
+    return this.#kept.size
+  }
+
+  get(key: string): Kept<T> | undefined {
+    const entry = this.#kept.get(key)
+    if (entry) entry.used = true
+    return entry?.kept
+  }
+
+  /** @returns how many others made room for it */
+  add(key: string, kept: Kept<T>): number {
+    let dropped = 0
+    // A Map keeps the order of insertion, so the first is the oldest; what is put back is met again, unused by then.
+    for (const [oldest, { kept: old, used }] of this.#kept) {
+      if (this.size < this.#maximum.entries && this.bytes + kept.bytes + key.length <= this.#maximum.bytes) break
+      this.delete(oldest)
+      if (used) this.#put(oldest, old)
+      else dropped++
+    }
+    this.#put(key, kept)
+    return dropped
+  }
+
+  delete(key: string): void {
+    const entry = this.#kept.get(key)
+    if (!entry) return
+    this.#kept.delete(key)
+    this.bytes -= entry.kept.bytes + key.length
+  }
+
+  /** @returns how many went */
+  deleteWhere(matches: (kept: Kept<T>) => boolean): number {
+    const before = this.size
+    for (const [key, { kept }] of this.#kept) if (matches(kept)) this.delete(key)
+    return before - this.size
+  }
+
+  #put(key: string, kept: Kept<T>): void {
+    this.#kept.set(key, { kept, used: false })
+    this.bytes += kept.bytes + key.length
+  }
+}
+
+/**
+ * Answers by key. Those of an ordinary size, large ones, and refusals have room of their own each, so that a tenant with
+ * much config drives out none but its like, and who asks for hosts that nobody has drives out no answers.
+ */
+export class ContextCache<T> {
+  readonly #answers: Shelf<T>
+  readonly #large: Shelf<T>
+  readonly #refusals: Shelf<T>
+  readonly #shelves: readonly Shelf<T>[]
+  /** An answer that weighs more is a large one; and one that weighs more than that is not kept. */
+  readonly #limits: { ordinary: number; largest: number }
+  #evictions: Array<{ at: number; touched: Touched }> = []
+  #clock = 0
+  /** Answers dropped because of a change, because of room, and never kept as they are too large. */
+  readonly dropped = { changed: 0, room: 0, large: 0 }
+
+  constructor({ entries, bytes }: Room) {
+    this.#answers = new Shelf({ entries, bytes: bytes / 2 })
+    this.#large = new Shelf({ entries, bytes: (bytes * 3) / 8 })
+    this.#refusals = new Shelf({ entries, bytes: bytes / 8 })
+    this.#shelves = [this.#answers, this.#large, this.#refusals]
+    this.#limits = { ordinary: bytes / 256, largest: bytes / 8 }
+  }
+
+  get size(): number {
+    return this.#shelves.reduce((sum, { size }) => sum + size, 0)
   }
 
   get bytes(): number {
-    return this.#bytes
+    return this.#shelves.reduce((sum, { bytes }) => sum + bytes, 0)
   }
 
   /** The moment to note before an answer is asked for. */
@@ -114,14 +193,10 @@ export class ContextCache<T> {
   }
 
   get(key: string, now: number): Kept<T> | undefined {
-    const kept = this.#rooms.answers.get(key) ?? this.#rooms.refusals.get(key)
-    if (!kept) return undefined
-    if (kept.until <= now) {
-      this.delete(key)
-      return undefined
-    }
-    kept.used = true
-    return kept
+    const kept = this.#answers.get(key) ?? this.#large.get(key) ?? this.#refusals.get(key)
+    if (!kept || now < kept.until) return kept
+    this.delete(key)
+    return undefined
   }
 
   /**
@@ -132,52 +207,26 @@ export class ContextCache<T> {
     const missed = this.#clock - since > this.#evictions.length
     if (missed || this.#evictions.some(({ at, touched }) => at > since && touched.has(kept.tags))) return
     this.delete(key)
-    if (kept.bytes > this.#maximum.bytes / LARGEST_SHARE) return
-    const room = kept.tags.path === null ? this.#rooms.refusals : this.#rooms.answers
-    this.#insert(room, key, { ...kept, used: false })
-    this.#makeRoom(room)
+    const weight = kept.bytes + key.length
+    if (weight > this.#limits.largest) {
+      this.dropped.large++
+      return
+    }
+    const answers = weight > this.#limits.ordinary ? this.#large : this.#answers
+    this.dropped.room += (kept.tags.path === null ? this.#refusals : answers).add(key, kept)
   }
 
   delete(key: string): void {
-    for (const room of Object.values(this.#rooms)) {
-      const kept = room.get(key)
-      if (kept) this.#delete(room, key, kept)
-    }
+    for (const shelf of this.#shelves) shelf.delete(key)
   }
 
   /** Drop what these changes touch, here and on its way. */
-  evict(changes: readonly Change[] | 'everything'): void {
+  evict(changes: Changes): void {
     if (changes.length === 0) return
     const touched = new Touched(changes)
     this.#clock++
     this.#evictions.push({ at: this.#clock, touched })
     if (this.#evictions.length > REMEMBERED) this.#evictions.shift()
-    for (const room of Object.values(this.#rooms)) {
-      for (const [key, kept] of room) {
-        if (!touched.has(kept.tags)) continue
-        this.#delete(room, key, kept)
-        this.dropped.changed++
-      }
-    }
-  }
-
-  #insert(room: Map<string, Entry<T>>, key: string, kept: Entry<T>): void {
-    room.set(key, kept)
-    this.#bytes += kept.bytes + key.length
-  }
-
-  #delete(room: Map<string, Entry<T>>, key: string, kept: Entry<T>): void {
-    room.delete(key)
-    this.#bytes -= kept.bytes + key.length
-  }
-
-  #makeRoom(room: Map<string, Entry<T>>): void {
-    // A Map keeps the order of insertion, so the first entry is the oldest; what is put back is met again, unused by then.
-    for (const [key, kept] of room) {
-      if (room.size <= this.#maximum.entries && this.#bytes <= this.#maximum.bytes) return
-      this.#delete(room, key, kept)
-      if (kept.used) this.#insert(room, key, { ...kept, used: false })
-      else this.dropped.room++
-    }
+    for (const shelf of this.#shelves) this.dropped.changed += shelf.deleteWhere(({ tags }) => touched.has(tags))
   }
 }

@@ -7,10 +7,10 @@
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import { Breaker } from './breaker.ts'
-import { ChangeFeed, type ReadChanges } from './change-feed.ts'
-import { ContextCache, type Tags } from './context-cache.ts'
+import { ChangeFeed, type Changes, type ReadChanges, snapshotOf } from './change-feed.ts'
+import { ContextCache, type Tags, weightOf } from './context-cache.ts'
 
-/** Milliseconds and bytes. */
+/** Milliseconds, and bytes by an estimate from above: what an isolate of 128 MiB may spend on this. */
 export interface ContextsOptions {
   /** How old what is served may be. 0: every request waits for a poll. */
   maximumStaleness?: number
@@ -22,8 +22,12 @@ export interface ContextsOptions {
   maximumBytes?: number
   /** No answer is kept longer, whatever the feed says. */
   maximumAge?: number
+  /** No refusal either, nor longer than this: what it hangs on is not known. */
+  maximumRefusalAge?: number
   /** How long a request waits for what another one has asked for, before it asks by itself. */
   followerTimeout?: number
+  /** Told of the changes that the feed tells of, for what else is kept of the database. */
+  onChanges?: (changes: Changes) => void
   now?: () => number
 }
 
@@ -32,9 +36,11 @@ const DEFAULTS = {
   pollInterval: 1_000,
   grace: 60_000,
   maximumEntries: 5_000,
-  maximumBytes: 16 * 1_048_576,
+  maximumBytes: 48 * 1_048_576,
   maximumAge: 600_000,
+  maximumRefusalAge: 60_000,
   followerTimeout: 3_000,
+  onChanges: () => {},
   now: () => Date.now(),
 }
 
@@ -54,6 +60,8 @@ export interface Asking {
   minimumVersion?: string | undefined
   /** Keeps what goes on beside the request alive after its answer. */
   waitUntil?: ((work: Promise<unknown>) => void) | undefined
+  /** Told where the answer came from, a refusal too. */
+  tell?: ((outcome: Outcome) => void) | undefined
 }
 
 /** `stale`: the database is away, and the answer may be older than promised. */
@@ -77,12 +85,20 @@ class Late extends Error {}
 
 type Answer<T> = { value: T } | { refusal: StratumError }
 
+/** An answer as SQL has just given it. */
+interface Ended<T> {
+  answer: Answer<T>
+  /** Does it hold what the transaction of this id did, for sure? */
+  sees: (version: string) => boolean
+}
+
 export class Contexts<T> {
   readonly #options: Required<ContextsOptions>
   readonly #cache: ContextCache<Answer<T>>
   readonly #feed: ChangeFeed
   readonly #breaker: Breaker
-  readonly #loading = new Map<string, { answer: Promise<Answer<T>>; began: number }>()
+  readonly #loading = new Map<string, { ended: Promise<Ended<T>>; began: number }>()
+  #beginning = false
   #polling: { ended: Promise<void>; began: number } | undefined
   readonly #counts = { hits: 0, misses: 0, stale: 0, polls: 0, waited: 0 }
 
@@ -96,8 +112,8 @@ export class Contexts<T> {
 
   /** Since the isolate began; for those who watch it. */
   get counts() {
-    const { changed, room } = this.#cache.dropped
-    return { ...this.#counts, evictions: changed, dropped_for_room: room, entries: this.#cache.size, bytes: this.#cache.bytes }
+    const { changed, room, large } = this.#cache.dropped
+    return { ...this.#counts, evictions: changed, dropped_for_room: room, too_large: large, entries: this.#cache.size, bytes: this.#cache.bytes }
   }
 
   /**
@@ -110,8 +126,8 @@ export class Contexts<T> {
     const came = this.#options.now()
     const kept = this.#cache.get(key, came)
     const found = kept && (await this.#polled(key, kept.value, asking, came))
-    if (found) return this.#answer(found.answer, found.outcome)
-    return this.#answer(await this.#loaded(key, load, asking), 'miss')
+    if (found) return this.#answer(found.answer, found.outcome, asking)
+    return this.#answer(await this.#loaded(key, load, asking, came), 'miss', asking)
   }
 
   /**
@@ -126,11 +142,12 @@ export class Contexts<T> {
     if (!kept) return undefined
     // So that the next one may be served, too. One that is under way is another request's own affair.
     if (came - this.#feed.sentAt > pollInterval && !this.#isPolling(came)) void this.#poll(asking.waitUntil)
-    return this.#answer(kept.value, 'hit')
+    return this.#answer(kept.value, 'hit', asking)
   }
 
-  #answer(answer: Answer<T>, outcome: Outcome): Resolved<T> {
+  #answer(answer: Answer<T>, outcome: Outcome, { tell }: Asking): Resolved<T> {
     this.#counts[COUNTED[outcome]]++
+    tell?.(outcome)
     if ('refusal' in answer) throw answer.refusal
     return { value: answer.value, outcome }
   }
@@ -150,8 +167,9 @@ export class Contexts<T> {
       if (asking.minimumVersion === undefined && came - this.#feed.sentAt <= grace && givesNoAnswer(error)) return { answer: kept, outcome: 'stale' }
       throw error
     }
-    // A version that nobody has seen, made up perhaps, is no reason to drop what others are served.
-    if (asking.minimumVersion !== undefined && !this.#feed.sees(asking.minimumVersion)) return undefined
+    const version = asking.minimumVersion
+    // Asked after this request came, the database had not given out that version yet: no answer of its can hold it.
+    if (version !== undefined && !this.#feed.sees(version) && !this.#feed.isAhead(version)) return undefined
     const still = this.#cache.get(key, now())
     return still && { answer: still.value, outcome: 'hit' }
   }
@@ -167,10 +185,12 @@ export class Contexts<T> {
       } catch (error) {
         if (!(error instanceof Late)) throw error
         if (this.#polling?.ended === poll) this.#polling = undefined
+        this.#breaker.failed()
         if (!joined) throw stratumError('DATABASE_UNAVAILABLE', {}, { cause: error })
       }
       if (this.#isFresh(asking, came) || this.#feed.sentAt >= came) return
     }
+    throw stratumError('DATABASE_UNAVAILABLE')
   }
 
   #isPolling(now: number): boolean {
@@ -184,7 +204,10 @@ export class Contexts<T> {
     const ended = this.#breaker
       .guard(async () => {
         this.#counts.polls++
-        this.#cache.evict(await this.#feed.poll())
+        await this.#feed.poll((changes) => {
+          this.#cache.evict(changes)
+          this.#options.onChanges(changes)
+        })
       })
       .finally(() => {
         if (this.#polling === own) this.#polling = undefined
@@ -209,46 +232,63 @@ export class Contexts<T> {
     }
   }
 
-  async #loaded(key: string, load: () => Promise<Loaded<T>>, asking: Asking): Promise<Answer<T>> {
-    const shared = this.#loading.get(key)
-    const began = this.#options.now()
-    // What was asked for before this request came need not hold a change that it has to see, nor one too old to be missing.
-    if (shared && asking.minimumVersion === undefined && began - shared.began < this.#options.maximumStaleness) {
+  async #loaded(key: string, load: () => Promise<Loaded<T>>, asking: Asking, came: number): Promise<Answer<T>> {
+    const { maximumStaleness, now } = this.#options
+    const version = asking.minimumVersion
+    let waitedFor: { ended: Promise<Ended<T>>; began: number } | undefined
+    for (let round = 0; round < 2; round++) {
+      const shared = this.#loading.get(key)
+      // What was asked for before this request came must not be so old that it may lack more than was promised.
+      if (!shared || shared === waitedFor || came - shared.began >= maximumStaleness) break
+      waitedFor = shared
       try {
-        return await this.#inTime(shared.answer)
+        const { answer, sees } = await this.#inTime(shared.ended)
+        if (version === undefined || shared.began > came || sees(version)) return answer
       } catch (error) {
         if (!(error instanceof Late) && (!isAway(error) || this.#breaker.open)) throw error
       }
     }
-    const answer = this.#load(key, load)
-    const own = { answer, began }
+    const own = { ended: this.#load(key, load, asking), began: now() }
     this.#loading.set(key, own)
     const done = () => {
       if (this.#loading.get(key) === own) this.#loading.delete(key)
     }
-    const ended = answer.then(done, done)
-    asking.waitUntil?.(ended)
-    return answer
+    const settled = own.ended.then(done, done)
+    asking.waitUntil?.(settled)
+    return (await own.ended).answer
   }
 
-  async #load(key: string, load: () => Promise<Loaded<T>>): Promise<Answer<T>> {
-    const { now, maximumAge } = this.#options
+  async #load(key: string, load: () => Promise<Loaded<T>>, asking: Asking): Promise<Ended<T>> {
+    const { now, maximumAge, maximumRefusalAge } = this.#options
     const [since, sentAt, begun] = [this.#cache.clock, now(), this.#feed.begun]
-    const keep = (answer: Answer<T>, tags: Tags, until = Number.POSITIVE_INFINITY) => {
-      const bytes = 'value' in answer ? JSON.stringify(answer.value).length : 200
-      this.#cache.set(key, { value: answer, tags, until: Math.min(until, sentAt + maximumAge), bytes }, since)
-    }
+    const keep = (answer: Answer<T>, tags: Tags, { until, bytes }: { until: number; bytes: number }) =>
+      this.#cache.set(key, { value: answer, tags, until, bytes }, since)
     try {
-      const { value, tags, feed, until } = await this.#breaker.guard(load)
+      const { value, tags, feed, until = Number.POSITIVE_INFINITY } = await this.#breaker.guard(load)
+      const answer = { value }
       // An answer that was on its way when the feed began elsewhere may lack what that beginning holds.
-      if (this.#feed.begin(feed, sentAt) || begun) keep({ value }, tags, until)
-      return { value }
+      if (this.#feed.begin(feed, sentAt) || begun) keep(answer, tags, { until: Math.min(until, sentAt + maximumAge), bytes: weightOf(value) })
+      return { answer, sees: (version) => snapshotOf(feed)?.sees(BigInt(version)) ?? false }
     } catch (error) {
       if (!(error instanceof StratumError) || !KEPT_REFUSALS.includes(error.code)) throw error
       const answer = { refusal: error }
-      if (begun) keep(answer, ANY_CHANGE)
-      return answer
+      if (begun) keep(answer, ANY_CHANGE, { until: sentAt + Math.min(maximumAge, maximumRefusalAge), bytes: 200 })
+      else this.#begin(asking)
+      return { answer, sees: () => false }
     }
+  }
+
+  /** Only an answer tells where the feed is; where there are none but refusals, it is asked, so that these can be kept. */
+  #begin({ waitUntil }: Asking): void {
+    if (this.#beginning || this.#feed.begun) return
+    this.#beginning = true
+    const work = this.#breaker
+      .guard(() => this.#feed.open())
+      .catch(() => undefined)
+      .finally(() => {
+        this.#beginning = false
+      })
+    waitUntil?.(work)
   }
 }
 

@@ -49,13 +49,103 @@ describe('the first answer of an isolate', () => {
 })
 
 describe('a version that nobody has seen', () => {
-  it('drops nothing that others are served', async () => {
-    const contexts = new Contexts<string>(nothingNew, { now: () => 0 })
+  const kept = async (poll: () => Promise<unknown>) => {
+    const contexts = new Contexts<string>(poll, { now: () => 0 })
     for (const key of ['mine', 'theirs']) await contexts.resolve(key, async () => answer(key))
+    return contexts
+  }
+
+  it('costs one poll where the database has not given it out yet: nothing can hold it', async () => {
+    const contexts = await kept(nothingNew)
     const mine = await contexts.resolve('mine', async () => answer('read anew'), { minimumVersion: '9999999999999999999' })
-    expect(mine).toEqual({ value: 'read anew', outcome: 'miss' })
+    expect(mine).toEqual({ value: 'mine', outcome: 'hit' })
+    expect(contexts.counts.polls).toBe(1)
+  })
+
+  it('is read anew where its transaction runs, and drops nothing that others are served', async () => {
+    const contexts = await kept(async () => ({ snapshot: '7:9:7', identity: 'x', anchor: null, rows: [], complete: true }))
+    expect(await contexts.resolve('mine', async () => answer('read anew'), { minimumVersion: '7' })).toEqual({ value: 'read anew', outcome: 'miss' })
     expect(contexts.counts.polls).toBe(1)
     expect(await contexts.resolve('theirs', async () => answer('read anew'))).toEqual({ value: 'theirs', outcome: 'hit' })
+  })
+})
+
+describe('a database that does not answer polls', () => {
+  it('leaves nothing to be served past the grace, nor anything past the bound unmarked, however many ask', async () => {
+    let time = 0
+    const contexts = new Contexts<string>(() => new Promise(() => {}), { now: () => time, followerTimeout: 5, grace: 10_000 })
+    await contexts.resolve('key', async () => answer('kept'))
+    const outcomes = async () => {
+      const asked = Array.from({ length: 20 }, async () => (await contexts.resolve('key', async () => answer('never'))).outcome)
+      return new Set((await Promise.allSettled(asked)).map((each) => (each.status === 'fulfilled' ? each.value : each.reason.code)))
+    }
+    for (const [at, expected] of [
+      [1_000, 'hit'],
+      [2_001, 'stale'],
+      [9_999, 'stale'],
+      [10_001, 'DATABASE_UNAVAILABLE'],
+      [500_000, 'DATABASE_UNAVAILABLE'],
+    ] as const) {
+      time = at
+      for (let round = 0; round < 3; round++) expect(await outcomes(), `at ${at}`).toEqual(new Set([expected]))
+    }
+  })
+})
+
+describe('what a poll tells of', () => {
+  it('is dropped before the poll counts: nothing that runs in between is served it as fresh', async () => {
+    let time = 0
+    const tells = async () => ({ snapshot: '9:9:', identity: 'x', anchor: null, rows: [['subtree', 'a']], complete: true })
+    const contexts = new Contexts<string>(tells, { now: () => time })
+    await contexts.resolve('key', async () => answer('old'))
+    time = 10_000
+    const found = new Set<string | undefined>()
+    const polling = contexts.resolve('key', async () => answer('new'))
+    for (let turn = 0; turn < 50; turn++) {
+      found.add(contexts.served('key', { minimumVersion: '8' })?.value)
+      await Promise.resolve()
+    }
+    expect((await polling).value).toBe('new')
+    expect(found).not.toContain('old')
+  })
+
+  it('is told to who else keeps something', async () => {
+    let time = 0
+    const told: unknown[] = []
+    const tells = async () => ({ snapshot: '9:9:', identity: 'x', anchor: null, rows: [['issuer', 'https://a.test']], complete: true })
+    const contexts = new Contexts<string>(tells, { now: () => time, onChanges: (changes) => told.push(changes) })
+    await contexts.resolve('key', async () => answer('kept'))
+    time = 3_000
+    await contexts.resolve('key', async () => answer('never'))
+    expect(told).toEqual([[{ kind: 'issuer', ref: 'https://a.test' }]])
+  })
+})
+
+describe('a refusal', () => {
+  const refused = (loads: { count: number }) => async (): Promise<Loaded<string>> => {
+    loads.count++
+    throw stratumError('TENANT_SUSPENDED')
+  }
+
+  it('is kept though nobody was answered anything else yet: the feed is asked where it is', async () => {
+    const [loads, beside] = [{ count: 0 }, [] as Promise<unknown>[]]
+    const position = { snapshot: '9:9:', identity: 'x', anchor: null }
+    const contexts = new Contexts<string>(async (since) => (since === null ? position : { ...position, rows: [], complete: true }), { now: () => 0 })
+    for (let request = 0; request < 20; request++) {
+      await expect(contexts.resolve('key', refused(loads), { waitUntil: (work) => beside.push(work) })).rejects.toMatchObject({ code: 'TENANT_SUSPENDED' })
+      await Promise.all(beside.splice(0))
+    }
+    expect(loads.count).toBe(2)
+  })
+
+  it('tells where it came from', async () => {
+    const [loads, told] = [{ count: 0 }, [] as string[]]
+    const contexts = new Contexts<string>(nothingNew, { now: () => 0 })
+    await contexts.resolve('begins', async () => answer('begun'))
+    for (let request = 0; request < 2; request++) {
+      await expect(contexts.resolve('key', refused(loads), { tell: (outcome) => told.push(outcome) })).rejects.toMatchObject({ code: 'TENANT_SUSPENDED' })
+    }
+    expect(told).toEqual(['miss', 'hit'])
   })
 })
 
@@ -145,6 +235,24 @@ describe('an answer that another request has asked for', () => {
     release(answer('old'))
     return [(await first).value, (await second).value]
   }
+
+  it('is shared by who has to see a version that it holds, and by nobody else', async () => {
+    const ask = async (minimumVersion: string) => {
+      const contexts = new Contexts<string>(nothingNew, { now: () => 0 })
+      let loads = 0
+      const load = async () => {
+        loads++
+        await new Promise((resolve) => setImmediate(resolve))
+        return answer('loaded')
+      }
+      await Promise.all(Array.from({ length: 50 }, () => contexts.resolve('key', load, { minimumVersion })))
+      return loads
+    }
+    // the answer stands at snapshot 5:5:
+    expect(await ask('4')).toBe(1)
+    // one more that all of them may share would do, and a few are no flood
+    expect(await ask('5')).toBeLessThanOrEqual(50)
+  })
 
   it('is shared only as long as it is no older than what may be served', async () => {
     expect(await joined(2_000)).toEqual(['old', 'old'])

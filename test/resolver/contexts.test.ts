@@ -94,6 +94,22 @@ describe('a kept context', () => {
     expect([requests, answer?.body.principal.id]).toEqual([0, 'bob'])
   })
 
+  it('of a user is never that of nobody, though the user is just such a one as who asks', async () => {
+    const { app } = isolate()
+    const [server, user] = [await tokenOf(tenants.leaf, 'server'), await tokenOf(tenants.leaf, 'ann')]
+    const resolve = async (body: object) => {
+      const headers = { authorization: `Bearer ${server}`, 'content-type': 'application/json' }
+      const response = await app.fetch(new Request('http://stratum.test/api/v1/resolve', { method: 'POST', headers, body: JSON.stringify(body) }))
+      const answer = (await response.json()) as { principal?: { id: string }; error?: { code: string } }
+      return answer.error?.code ?? answer.principal?.id
+    }
+    for (let round = 0; round < 2; round++) {
+      expect(await resolve({ path: '/nothing', token: user })).toBe('ann')
+      expect(await resolve({ path: '/nothing' })).toBe('TENANT_REQUIRED')
+      expect(await resolve({ host: 'stratum.test' })).toBe('TENANT_REQUIRED')
+    }
+  })
+
   it('holds no secret', async () => {
     const { ask, contexts } = isolate()
     await installation.stratum.setConfig(tenants.leaf.id, 'password', { value: 'planted-marker', sensitive: true })

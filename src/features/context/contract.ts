@@ -84,7 +84,7 @@ export const getHealth = endpoint({
     contexts: z
       .object({
         ...{ entries: z.number(), bytes: z.number(), hits: z.number(), misses: z.number(), stale: z.number() },
-        ...{ polls: z.number(), waited: z.number(), evictions: z.number(), dropped_for_room: z.number() },
+        ...{ polls: z.number(), waited: z.number(), evictions: z.number(), dropped_for_room: z.number(), too_large: z.number() },
       })
       .optional(),
   }),

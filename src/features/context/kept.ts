@@ -3,7 +3,7 @@ import type { Actor, Credential, NamedTenant } from '../../core/actor.ts'
 import { StratumError } from '../../core/errors.ts'
 import type { Database } from '../../db/database.ts'
 import { contextKey, type Tags } from '../../resolver/context-cache.ts'
-import { Contexts, type ContextsOptions, type Loaded, type Resolved } from '../../resolver/contexts.ts'
+import { Contexts, type ContextsOptions, type Loaded, type Outcome, type Resolved } from '../../resolver/contexts.ts'
 import { Refused, type RunOptions, type Services, Shaped } from '../operation.ts'
 import type { TenantContext } from './contract.ts'
 
@@ -76,16 +76,15 @@ export function keptContext(
   if (!contexts || !actor.exposed || options.idempotencyKey !== undefined) return call(input).then(asAnswered)
   const operation = question.asker ? contextKey(question.asker, question.operation, []) : question.operation
   const key = contextKey(question.credential, operation, question.named)
-  const theirs = ({ value, outcome }: Resolved<unknown>) => {
-    options.tell?.({ outcome })
-    return new Shaped(asTheirs(value as TenantContext, question.credential))
-  }
+  const theirs = ({ value }: Resolved<unknown>) => new Shaped(asTheirs(value as TenantContext, question.credential))
+  const { tell } = options
+  const asking = tell ? { ...options.asking, tell: (outcome: Outcome) => tell({ outcome }) } : options.asking
   try {
-    const served = contexts.served(key, options.asking)
+    const served = contexts.served(key, asking)
     if (served) return theirs(served)
   } catch (error) {
     return refuse(error)
   }
   const load = async () => loaded(question, await call({ ...input, keep: true }))
-  return contexts.resolve(key, load, options.asking).then(theirs, refuse)
+  return contexts.resolve(key, load, asking).then(theirs, refuse)
 }

@@ -37,7 +37,9 @@ export const resolve = operation(contract.resolve, async (services, { host, path
   const input = { named, ...(credential === undefined ? {} : { credential }) }
   // A server that was itself sent to a tenant's host reaches less: it is asked for anew.
   if (run.actor.named.length > 0) return asAnswered(await call(input))
-  return keptContext(services, { operation: contract.resolve.id, credential: credential ?? asker, named, asker }, run, call, input)
+  // Without a token nobody but the asker is known, who may be just such a user as one with a token: that is another question.
+  const question = token === undefined ? { operation: 'resolve nobody', credential: asker } : { operation: 'resolve token', credential: credential ?? asker }
+  return keptContext(services, { ...question, named, asker }, run, call, input)
 })
 
 /** For admins the database's own account stands beside the word that the service is up; anybody else known gets that word alone. */
