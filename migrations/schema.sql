@@ -5,6 +5,7 @@
 -- role stratum_app: login, idle_in_transaction_session_timeout=10s, lock_timeout=3s, statement_timeout=10s
 -- role stratum_control: login, idle_in_transaction_session_timeout=10s, lock_timeout=3s, statement_timeout=10s
 -- role stratum_owner: login createrole createdb, idle_in_transaction_session_timeout=10s, lock_timeout=3s, statement_timeout=10s
+-- role stratum_tenants:
 
 -- Schema and extensions
 
@@ -1433,10 +1434,21 @@ CREATE OR REPLACE FUNCTION stratum.feed_position()
 AS $function$
 begin
   return (
-    select jsonb_build_object('snapshot', pg_current_snapshot()::text,
-      'identity', (select system_identifier from pg_control_system()) || ':' || (select timeline_id from pg_control_checkpoint()) || ':' || i.feed_epoch,
+    select jsonb_build_object('snapshot', stratum.feed_snapshot()::text,
+      'identity', (select system_identifier from pg_control_system()) || ':'
+        || (select greatest(c.timeline_id, r.min_recovery_end_timeline) from pg_control_checkpoint() c, pg_control_recovery() r) || ':' || i.feed_epoch,
       'anchor', (select jsonb_build_array(c.id, c.xid::text, c.nonce) from changes c order by c.id desc limit 1))
     from installation i);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.feed_snapshot()
+ RETURNS pg_snapshot
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return case when pg_is_in_recovery() then format('%1$s:%1$s:', pg_snapshot_xmin(pg_current_snapshot()))::pg_snapshot else pg_current_snapshot() end;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.finish_job(job_id uuid)
@@ -2336,7 +2348,10 @@ begin
     jsonb_build_object('parent_id', old.parent_id),
     jsonb_build_object('parent_id', new.parent_id, 'moved', stratum.id_list(array(
       select t.id from tenants t where t.path >= new.path and t.path < stratum.subtree_end(new.path) order by t.path))),
-    jsonb_build_array(jsonb_build_array('subtree', old.path), jsonb_build_array('subtree', new.path)));
+    jsonb_build_array(jsonb_build_array('subtree', old.path), jsonb_build_array('subtree', new.path))
+      -- what an issuer calls a tenant counts within the issuer's reach alone, so its names mean others after a move
+      || (select coalesce(jsonb_agg(distinct jsonb_build_array('issuer', e.issuer)), '[]') from tenants t join tenant_external_ids e on e.tenant_id = t.id
+          where t.path >= new.path and t.path < stratum.subtree_end(new.path)));
   return stratum.tenant_json(new);
 end $function$;
 
@@ -2592,14 +2607,20 @@ declare
   anchor jsonb := nullif(input -> 'anchor', 'null');
 begin
   return (
-    select stratum.feed_position() || jsonb_build_object('snapshot', pg_current_snapshot()::text,
+    select stratum.feed_position() || jsonb_build_object('snapshot', stratum.feed_snapshot()::text,
       'rows', (
         select coalesce(jsonb_agg(jsonb_build_array(fresh.kind, fresh.ref)), '[]') from (
-          select c.kind, c.ref from changes c
-          where c.xid >= pg_snapshot_xmin(seen) and (pg_is_in_recovery() or not pg_visible_in_snapshot(c.xid, seen))
+          (select c.kind, c.ref from changes c where c.xid >= pg_snapshot_xmax(seen) order by c.xid limit 1001)
+          union all
+          (select c.kind, c.ref from changes c where c.xid = any (array(select pg_snapshot_xip(seen))) order by c.xid limit 1001)
           limit 1001) as fresh),
-      'complete', i.changes_trimmed_to < pg_snapshot_xmin(seen) and (anchor is null or i.changes_trimmed_to >= (anchor ->> 1)::xid8
-        or exists (select from changes c where c.id = (anchor ->> 0)::bigint and c.xid = (anchor ->> 1)::xid8 and c.nonce = (anchor ->> 2)::uuid)))
+      'complete', coalesce(i.changes_trimmed_to < pg_snapshot_xmax(seen)
+        and not exists (select from pg_snapshot_xip(seen) as running
+          where running <= i.changes_trimmed_to and pg_visible_in_snapshot(running, pg_current_snapshot()))
+        and (anchor is null or i.changes_trimmed_to >= (anchor ->> 1)::xid8
+          or exists (select from changes c where c.id = (anchor ->> 0)::bigint and c.xid = (anchor ->> 1)::xid8 and c.nonce = (anchor ->> 2)::uuid))
+        and not exists (select from (select c.xid from changes c where c.id > coalesce((anchor ->> 0)::bigint, 0) order by c.id) as later
+          where pg_visible_in_snapshot(later.xid, seen)), false))
     from installation i);
 end $function$;
 
@@ -2654,7 +2675,11 @@ begin
   insert into outbox (id, tenant_id, type, payload)
   values (stratum.uuid_v7(), nullif(chain, stratum.system_chain()), action,
     jsonb_build_object('resource', resource, 'before', before, 'after', after, 'request_id', who -> 'request_id'));
-  insert into changes (kind, ref) select value ->> 0, value ->> 1 from jsonb_array_elements(feed);
+  -- Once for each transaction: hundreds of keys set at once are one change of one subtree, and readers who are told of more
+  -- than a thousand drop everything.
+  insert into changes (kind, ref)
+  select f.value ->> 0, f.value ->> 1 from jsonb_array_elements(feed) as f
+  where not exists (select from changes c where c.xid = pg_current_xact_id() and c.kind = f.value ->> 0 and c.ref = f.value ->> 1);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.record_job(who jsonb, old stratum.jobs, new stratum.jobs, action text)
@@ -3281,6 +3306,8 @@ begin
     select * into strict earlier from idempotency_keys k
     where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
     if earlier.input_hash <> input ->> 'input_hash' then perform stratum.fail('IDEMPOTENCY_KEY_REUSED'); end if;
+    -- whoever sees this transaction sees the earlier one: so a replay has a version to read the own write at, too
+    perform pg_current_xact_id();
     return earlier.answer - 'asked_of' || '{"idempotent_replay": true}';
   end if;
   done := stratum.run(input ->> 'operation', actor, input -> 'input');

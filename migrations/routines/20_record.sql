@@ -52,5 +52,9 @@ begin
   insert into outbox (id, tenant_id, type, payload)
   values (stratum.uuid_v7(), nullif(chain, stratum.system_chain()), action,
     jsonb_build_object('resource', resource, 'before', before, 'after', after, 'request_id', who -> 'request_id'));
-  insert into changes (kind, ref) select value ->> 0, value ->> 1 from jsonb_array_elements(feed);
+  -- Once for each transaction: hundreds of keys set at once are one change of one subtree, and readers who are told of more
+  -- than a thousand drop everything.
+  insert into changes (kind, ref)
+  select f.value ->> 0, f.value ->> 1 from jsonb_array_elements(feed) as f
+  where not exists (select from changes c where c.xid = pg_current_xact_id() and c.kind = f.value ->> 0 and c.ref = f.value ->> 1);
 end $$;

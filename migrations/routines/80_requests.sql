@@ -39,6 +39,8 @@ begin
     select * into strict earlier from idempotency_keys k
     where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
     if earlier.input_hash <> input ->> 'input_hash' then perform stratum.fail('IDEMPOTENCY_KEY_REUSED'); end if;
+    -- whoever sees this transaction sees the earlier one: so a replay has a version to read the own write at, too
+    perform pg_current_xact_id();
     return earlier.answer - 'asked_of' || '{"idempotent_replay": true}';
   end if;
   done := stratum.run(input ->> 'operation', actor, input -> 'input');

@@ -52,7 +52,8 @@ export interface LocalPostgresOptions {
   log?: (line: string) => void
 }
 
-const READY = 'database system is ready to accept connections'
+// A replica accepts read-only ones.
+const READY = /database system is ready to accept (?:read-only )?connections/
 // What is left of a killed server may work for a moment longer; the new one has to wait for it.
 const ORPHANS_LEFT = 'pre-existing shared memory block'
 const ORPHAN_RETRIES = 100
@@ -153,7 +154,7 @@ function tryStart(child: ChildProcess, log: ((line: string) => void) | undefined
         log?.(line)
         if (ready) continue
         output += `${line}\n`
-        if (line.includes(READY)) {
+        if (READY.test(line)) {
           ready = true
           settle({ child, exited })
         }

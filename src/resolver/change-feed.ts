@@ -30,6 +30,9 @@ export interface Change {
   ref: string
 }
 
+/** What changed, or that it cannot be told. */
+export type Changes = readonly Change[] | 'everything'
+
 /** More rows than this are not told apart: everything goes. */
 const MAXIMUM_ROWS = 1_000
 
@@ -52,8 +55,14 @@ export class Snapshot {
   }
 }
 
-/** Asks the database for changes since a position; answers what `stratum.read_changes` does. */
-export type ReadChanges = (since: FeedPosition) => Promise<unknown>
+/** What a position has seen, or null for what is none. */
+export function snapshotOf(position: unknown): Snapshot | null {
+  const parsed = Position.safeParse(position)
+  return parsed.success ? new Snapshot(parsed.data.snapshot) : null
+}
+
+/** Asks the database for changes since a position, or for where it is now; answers what `stratum.read_changes` does. */
+export type ReadChanges = (since: FeedPosition | null) => Promise<unknown>
 
 /**
  * One isolate's place in the feed. It begins at the position that the first answer came with, and every later
@@ -82,6 +91,11 @@ export class ChangeFeed {
     return this.#sentAt
   }
 
+  /** True when the last poll found that no transaction had this id yet. */
+  isAhead(version: string): boolean {
+    return this.#snapshot !== undefined && BigInt(version) >= this.#snapshot.xmax
+  }
+
   /** True when what is known holds this transaction's changes. */
   sees(version: string): boolean {
     return this.#snapshot?.sees(BigInt(version)) ?? false
@@ -96,22 +110,30 @@ export class ChangeFeed {
     return true
   }
 
+  /** Ask where the feed is, and begin there. */
+  async open(): Promise<void> {
+    const sentAt = this.#now()
+    this.begin(await this.#read(null), sentAt)
+  }
+
   /**
    * Ask for the changes since the position and move it on.
+   * @param take gets them before they count as seen: nothing that runs in between finds what is kept of before them fresh
    * @returns what changed, or 'everything' where that cannot be told
    */
-  async poll(): Promise<readonly Change[] | 'everything'> {
+  async poll(take: (changes: Changes) => void = () => {}): Promise<Changes> {
     const since = this.#position
-    if (!since) return 'everything'
+    if (!since) return 'everything' // of nothing, as nothing may be kept yet
     const sentAt = this.#now()
     const poll = Poll.parse(await this.#read(since))
     // A poll that was overtaken by a later one tells nothing new, and must not move the position back.
     if (this.#position !== since) return []
-    const before = this.#snapshot
+    const rewound = poll.identity !== since.identity || new Snapshot(poll.snapshot).xmax < new Snapshot(since.snapshot).xmax
+    const unknown = rewound || !poll.complete || poll.rows.length > MAXIMUM_ROWS
+    const changes = unknown ? 'everything' : poll.rows.map(([kind, ref]) => ({ kind, ref }))
+    take(changes)
     this.#stand(poll, sentAt)
-    const rewound = poll.identity !== since.identity || (before !== undefined && new Snapshot(poll.snapshot).xmax < before.xmax)
-    if (rewound || !poll.complete || poll.rows.length > MAXIMUM_ROWS) return 'everything'
-    return poll.rows.map(([kind, ref]) => ({ kind, ref }))
+    return changes
   }
 
   #stand({ snapshot, identity, anchor }: FeedPosition, sentAt: number): void {

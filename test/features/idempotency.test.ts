@@ -53,6 +53,28 @@ describe('a request sent again with its key', () => {
     }
   })
 
+  it('says at which version its change is read, as who lost the first answer has no other', async () => {
+    const { root } = await plantTree(admin, { root: null })
+    const send = () =>
+      installation.fetch(
+        new Request(`http://stratum.test/api/v1/tenants/${root.id}/suspend`, {
+          method: 'POST',
+          headers: { 'x-api-key': apiKey, 'idempotency-key': 'version' },
+        }),
+      )
+    const [first, again] = [await send(), await send()].map((answer) => BigInt(answer.headers.get('stratum-version') ?? -1))
+    expect(first).toBeGreaterThan(0n)
+    expect(again).toBeGreaterThan(first ?? 0n)
+  })
+
+  it('is answered no more than it was, a context too', async () => {
+    const { root } = await plantTree(admin, { root: null })
+    const headers = { 'idempotency-key': randomUUID() }
+    const first = await post('/resolve', { path: `/t/${root.slug}` }, headers)
+    expect(first.status).toBe(200)
+    expect((await post('/resolve', { path: `/t/${root.slug}` }, headers)).body).toEqual(first.body)
+  })
+
   it('is answered so even where it could not be done any more', async () => {
     const { root } = await plantTree(admin, { root: null })
     const key = once()

@@ -73,7 +73,7 @@ export function keptContext(
   call: (input: object) => Promise<unknown>,
   input: object,
 ): Shaped | Promise<Shaped> {
-  if (!contexts || !actor.exposed || options.idempotencyKey !== undefined) return call(input).then(asAnswered)
+  if (!contexts || !actor.exposed) return call(input).then(asAnswered)
   const operation = question.asker ? contextKey(question.asker, question.operation, []) : question.operation
   const key = contextKey(question.credential, operation, question.named)
   const theirs = ({ value }: Resolved<unknown>) => new Shaped(asTheirs(value as TenantContext, question.credential))
