@@ -32,7 +32,7 @@ select format('-- role %s:%s%s%s%s%s%s', r.rolname,
   case when r.rolcanlogin then ' login' end, case when r.rolsuper then ' superuser' end, case when r.rolcreaterole then ' createrole' end,
   case when r.rolcreatedb then ' createdb' end, case when r.rolbypassrls then ' bypassrls' end,
   (select string_agg(', ' || setting, '' order by setting collate "C") from unnest(r.rolconfig) as setting)) as line
-from pg_roles r where r.rolname in ($1 || 'owner', $1 || 'control', $1 || 'app') order by r.rolname collate "C"`
+from pg_roles r where r.rolname in ($1 || 'owner', $1 || 'control', $1 || 'app', $1 || 'tenants') order by r.rolname collate "C"`
 
 const OWNERS = `
 select format('-- all owned by %s', string_agg(distinct pg_get_userbyid(owner), ', ')) as line from (

@@ -5,7 +5,8 @@
 --
 -- which waits while the tenant is being cut over, refuses where it is not open here, and gives the
 -- transaction its context: app.current_tenant_id for the policies, and the tenant's schema first in the
--- search path. All of it ends with the transaction, so nothing is left on a pooled connection.
+-- search path, and that tenant's role where it has one. All of it ends with the transaction, so nothing is left on a
+-- pooled connection.
 create schema if not exists stratum_guard;
 --> statement-breakpoint
 create table if not exists stratum_guard.route (
@@ -45,6 +46,13 @@ create table if not exists stratum_guard.applied_migrations (
 -- The advisory lock of a tenant: batches share it, a cutover has it alone.
 create or replace function stratum_guard.lock_key(tenant_id uuid) returns bigint
 language sql immutable parallel safe as $$ select pg_catalog.hashtextextended('stratum.tenant.' || tenant_id::text, 0) $$;
+--> statement-breakpoint
+-- What the role of a tenant with a schema of its own is called, where the provisioner made it one. By the id, so that no
+-- two are alike on a server of many databases, and none needs cutting to 63 bytes.
+create or replace function stratum_guard.tenant_role(tenant_id uuid) returns name
+language sql immutable parallel safe as $$
+  select ('stratum_tenant_' operator(pg_catalog.||) pg_catalog.replace(tenant_id::pg_catalog.text, '-', ''))::pg_catalog.name
+$$;
 --> statement-breakpoint
 create or replace function stratum_guard.fail(code text, details jsonb default '{}') returns void
 language plpgsql volatile set search_path = stratum_guard, pg_temp as $$
@@ -98,6 +106,7 @@ language plpgsql volatile as $$
 declare
   before text := pg_catalog.current_setting('app.current_tenant_id', true);
   place stratum_guard.route;
+  own_role name;
 begin
   if exists (select from pg_catalog.pg_roles r where r.rolname in (current_user, session_user) and (r.rolsuper or r.rolbypassrls)) then
     perform stratum_guard.fail('DATA_ROLE_REFUSED', pg_catalog.jsonb_build_object('role', current_user, 'reason', 'it bypasses row security'));
@@ -110,6 +119,16 @@ begin
     if place.schema_name is not null then
       perform pg_catalog.set_config('search_path',
         pg_catalog.concat_ws(', ', pg_catalog.quote_ident(place.schema_name), nullif(pg_catalog.current_setting('search_path'), '')), true);
+      if pg_catalog.to_regrole(stratum_guard.tenant_role($1)::text) is not null then
+        own_role := stratum_guard.tenant_role($1);
+        if exists (select from pg_catalog.pg_roles r where r.rolname = own_role and (r.rolsuper or r.rolbypassrls)) then
+          perform stratum_guard.fail('DATA_ROLE_REFUSED', pg_catalog.jsonb_build_object('role', own_role, 'reason', 'it bypasses row security'));
+        elsif not pg_catalog.pg_has_role(session_user, own_role, 'SET') then
+          perform stratum_guard.fail('DATA_ROLE_REFUSED', pg_catalog.jsonb_build_object('role', session_user,
+            'reason', pg_catalog.format('it may not become %s, the role of this tenant', own_role)));
+        end if;
+        perform pg_catalog.set_config('role', own_role, true);
+      end if;
     end if;
   end if;
 end $$;
@@ -155,17 +174,20 @@ begin
   return null;
 end $$;
 --> statement-breakpoint
--- Tenants' batches come as the data plane's role of the family that owns this schema: it may enter, and no more.
+-- Tenants' batches come as the data plane's role of the family that owns this schema, and those of tenants with a role as
+-- that, which is a member of the family's role for all of them: these may enter, and no more.
 do $$
 declare
-  app name := (
-    select r.rolname from pg_namespace n join pg_roles o on o.oid = n.nspowner join pg_roles r on r.rolname = regexp_replace(o.rolname, 'owner$', 'app')
-    where n.nspname = 'stratum_guard' and o.rolname <> r.rolname);
+  member name;
 begin
   revoke execute on all functions in schema stratum_guard from public;
-  if app is not null then
-    execute format('grant usage on schema stratum_guard to %I', app);
+  for member in
+    select r.rolname from pg_namespace n join pg_roles o on o.oid = n.nspowner
+      join pg_roles r on r.rolname in (regexp_replace(o.rolname, 'owner$', 'app'), regexp_replace(o.rolname, 'owner$', 'tenants'))
+    where n.nspname = 'stratum_guard' and o.rolname <> r.rolname
+  loop
+    execute format('grant usage on schema stratum_guard to %I', member);
     execute format('grant execute on function stratum_guard.enter(uuid, bigint), stratum_guard.admit(uuid, bigint), stratum_guard.current_tenant_id(),
-      stratum_guard.role_problem(), stratum_guard.fail(text, jsonb), stratum_guard.lock_key(uuid) to %I', app);
-  end if;
+      stratum_guard.role_problem(), stratum_guard.fail(text, jsonb), stratum_guard.lock_key(uuid), stratum_guard.tenant_role(uuid) to %I', member);
+  end loop;
 end $$;

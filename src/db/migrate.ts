@@ -38,6 +38,7 @@ interface MigrationFile {
 
 const FOLDER = new URL('../../migrations/', import.meta.url)
 const GRANTS = 'routines/99_grants.sql'
+const GUARD = 'routines/01_guard.sql'
 const TRIES = 5
 /** Where the ledger keeps the version that was here last. */
 const VERSION_ENTRY = 'version'
@@ -138,14 +139,14 @@ async function handOver(connection: MigrationConnection, options: MigrateOptions
   )
 }
 
-/** Grants are due too where the edge's role was made after the schema. */
-async function lacksGrants(connection: MigrationConnection): Promise<boolean> {
-  const [control] = await connection.query(
-    `select exists (
-       select from pg_namespace n join pg_roles o on o.oid = n.nspowner join pg_roles r on r.rolname = regexp_replace(o.rolname, 'owner$', 'control')
-       where n.nspname = 'stratum' and o.rolname <> r.rolname and not has_schema_privilege(r.oid, n.oid, 'usage')) as lacking`,
+/** The files that grant are due too where a role was made after the schema that it may use. */
+async function lackingGrants(connection: MigrationConnection): Promise<string[]> {
+  const rows = await connection.query(
+    `select distinct f.file from (values ('stratum', 'control', '${GRANTS}'), ('stratum_guard', 'app', '${GUARD}'), ('stratum_guard', 'tenants', '${GUARD}')) as f (schema, part, file)
+       join pg_namespace n on n.nspname = f.schema join pg_roles o on o.oid = n.nspowner join pg_roles r on r.rolname = regexp_replace(o.rolname, 'owner$', f.part)
+     where o.rolname <> r.rolname and not has_schema_privilege(r.oid, n.oid, 'usage')`,
   )
-  return control?.['lacking'] === true
+  return rows.map((row) => String(row['file']))
 }
 
 async function readLedger(connection: MigrationConnection): Promise<Map<string, string>> {
@@ -222,10 +223,10 @@ export async function migrate(connection: MigrationConnection, options: MigrateO
   checkLedger(ledger, states)
   const missing = states.filter((file) => !ledger.has(file.name))
   const applied = await applyStates(connection, missing, options)
-  const changed = routines.filter((file) => ledger.get(file.name) !== file.hash)
+  const changed = routines.filter((file) => ledger.get(file.name) !== file.hash).map((file) => file.name)
   // The grants look at what is there, so they are due whenever anything changed.
-  const grantsAreDue = changed.length > 0 || (await lacksGrants(connection))
-  const due = routines.filter((file) => changed.includes(file) || (grantsAreDue && file.name === GRANTS))
+  const names = new Set([...changed, ...(changed.length > 0 ? [GRANTS] : []), ...(await lackingGrants(connection))])
+  const due = routines.filter((file) => names.has(file.name))
   if (due.length > 0) {
     await apply(connection, [...due.flatMap((file) => [...file.statements, upsert(file)]), upsert({ name: VERSION_ENTRY, hash: VERSION })], options)
     for (const file of due) options.onApplied?.(file.name)

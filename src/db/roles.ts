@@ -1,6 +1,7 @@
 /**
- * The three roles of an installation. `owner` holds the schema and runs migrations and the provisioner,
+ * The roles of an installation. `owner` holds the schema and runs migrations and the provisioner,
  * `control` is the edge's and may only call operations, `app` is the data plane's and sees nothing of ours.
+ * A fourth, `tenants`, does not log in: the roles of single tenants, where the provisioner makes such, are its members.
  * Needs no superuser: Neon's default role, which may create roles and databases, can make them all.
  */
 import type { MigrationConnection } from './migrate.ts'
@@ -40,6 +41,20 @@ async function createRole(connection: MigrationConnection, name: string, passwor
   }
 }
 
+/** Nothing is done where the connecting role may not: without it tenants are only not given roles. */
+const ensureGroup = (tenants: string, owner: string) => `do $do$ begin
+     if to_regrole(${literal(identifier(tenants))}) is null and (select rolcreaterole or rolsuper from pg_roles where rolname = current_user) then
+       begin
+         create role ${identifier(tenants)} nologin;
+       exception when duplicate_object or unique_violation then null;
+       end;
+     end if;
+     if to_regrole(${literal(identifier(tenants))}) is not null and not pg_has_role(${literal(owner)}, ${literal(tenants)}, 'MEMBER WITH ADMIN OPTION')
+       and pg_has_role(current_user, ${literal(tenants)}, 'MEMBER WITH ADMIN OPTION') then
+       grant ${identifier(tenants)} to ${identifier(owner)} with admin true, inherit false, set false;
+     end if;
+   end $do$`
+
 /**
  * Make the roles that are missing. Passwords of roles that exist are left alone.
  *
@@ -68,6 +83,7 @@ export async function ensureRoles(connection: MigrationConnection, passwords: Re
          grant ${identifier(`${prefix}app`)} to ${identifier(`${prefix}owner`)} with inherit true, set false;
        end if;
      end $do$`,
+    ensureGroup(`${prefix}tenants`, `${prefix}owner`),
     // The application's tables are in public. Where that is another's, the application grants what it wants to.
     `do $do$ begin
        if has_schema_privilege(to_regnamespace('public'), 'create with grant option') then

@@ -185,4 +185,4 @@ export async function recordFleetPlace(client: pg.ClientBase, tenantId: string, 
 }
 
 /** The error for a place that something else stands at. */
-export const notOurs = (kind: 'schema' | 'database', name: string) => stratumError('PLACE_NOT_OURS', { kind, name })
+export const notOurs = (kind: 'schema' | 'database' | 'role', name: string) => stratumError('PLACE_NOT_OURS', { kind, name })

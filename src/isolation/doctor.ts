@@ -7,6 +7,7 @@ import { type Connect, checkPlaces } from './doctor/places.ts'
 import { checkPolicies } from './doctor/policies.ts'
 import { checkRoles } from './doctor/roles.ts'
 import { checkTables } from './doctor/tables.ts'
+import { checkTenantRoles } from './doctor/tenant-roles.ts'
 import { connectAs } from './siblings.ts'
 import { readTableFacts } from './table-facts.ts'
 
@@ -29,6 +30,10 @@ export function doctor(client: pg.ClientBase, connect: Connect = (database) => c
       ...checkTables({ all, registered, owner }),
       ...(await checkPolicies(client, all, registered)),
       ...(await checkRoles(client)),
+      ...(await checkTenantRoles(
+        client,
+        [...tables, ...views].map(({ name }) => name),
+      )),
       ...(await checkPlaces(client, [...tables, ...views], connect)),
     ]
     return found.sort((a, b) => a.level.localeCompare(b.level) || a.subject.localeCompare(b.subject) || a.check.localeCompare(b.check))

@@ -64,7 +64,8 @@ function check(found: Found, tenantId: string, name: string) {
 }
 
 const REFUSALS: Record<string, string> = {
-  '42501': 'the owner’s role may not; it needs CREATEDB, CREATE on the control database, and to drop a database membership in the data plane’s role',
+  '42501':
+    'the owner’s role may not; it needs CREATEDB, CREATE on the control database, CREATEROLE for roles of tenants, and to drop a database membership in the data plane’s role',
   '53100': 'its disk is full',
   '53300': 'it has too many connections',
   '0A000': 'an extension that the tables use is not available there',

@@ -26,6 +26,8 @@ const Variables = z.object({
   STRATUM_API_KEY_SECRETS: required('what the Worker has, e.g. 2026:<base64 of 32 random bytes>'),
   /** How many databases the server may hold. Without it, what the installation has kept: 450 at first. */
   STRATUM_DATABASE_LIMIT: whole(1, 100_000).optional(),
+  /** `on`: a tenant with a schema of its own has a role of its own as well. */
+  STRATUM_TENANT_ROLES: z.enum(['on', 'off'], 'must be on or off').default('off'),
   /** Port of `GET /health`; 0 is any that is free. */
   STRATUM_PROVISIONER_PORT: whole(0, 65_535).default(8788),
   STRATUM_PROVISIONER_HOST: z.string().min(1, 'is empty').default('127.0.0.1'),
@@ -41,6 +43,8 @@ export interface ProvisionerSettings {
   masterKeys: KeyRing
   apiKeySecrets: KeyRing
   databaseLimit?: number | undefined
+  /** Make a role for each tenant with a schema of its own. Default false. */
+  tenantRoles?: boolean
   port: number
   host: string
   concurrency: number
@@ -65,6 +69,7 @@ export function parseProvisionerEnvironment(env: Record<string, unknown>): Provi
     masterKeys: parseKeyRing(variables.STRATUM_MASTER_KEYS, { variable: 'STRATUM_MASTER_KEYS', bytes: 32, exact: true }),
     apiKeySecrets: parseKeyRing(variables.STRATUM_API_KEY_SECRETS, { variable: 'STRATUM_API_KEY_SECRETS', bytes: 32, exact: false }),
     databaseLimit: variables.STRATUM_DATABASE_LIMIT,
+    tenantRoles: variables.STRATUM_TENANT_ROLES === 'on',
     port: variables.STRATUM_PROVISIONER_PORT,
     host: variables.STRATUM_PROVISIONER_HOST,
     concurrency: variables.STRATUM_PROVISIONER_CONCURRENCY,

@@ -18,6 +18,7 @@ import {
 import { identifier, literal } from '../isolation/identifiers.ts'
 import { markOf, type Place, schemaOf } from '../isolation/place.ts'
 import { pathTo } from '../isolation/table-facts.ts'
+import { dropTenantRole, giveTenantRole } from '../isolation/tenant-role.ts'
 import { addCopiesToDatabase, dropDatabase, makeDatabase, refusalOf } from './database-places.ts'
 import { dropRows } from './shared-rows.ts'
 
@@ -33,6 +34,8 @@ export interface Server {
   step(name: string): Promise<void>
   /** How many databases the server may hold, ours and others. */
   databaseLimit: number
+  /** Whether tenants that come to have a schema get a role of their own as well. Default false. */
+  tenantRoles?: boolean
 }
 
 export interface MakePlaceOptions {
@@ -103,6 +106,30 @@ async function makeSchema(server: Server, tenantId: string, name: string, foreig
       if (mark === undefined) await recordMigrations(client, blueprint, name)
       await recordFleetPlace(client, tenantId, await lastMigration(client, name))
       await server.step('copies')
+      await giveTenantRole(client, tenantId, name, server.tenantRoles === true)
+      await server.step('role')
+    }),
+  )
+}
+
+/**
+ * Give a role to a tenant that had its schema before there were such. Nothing is done where its rows are not, or not yet,
+ * in a schema. The tenant's row is locked: its place does not change meanwhile, and no migration makes something there.
+ *
+ * @throws PLACE_NOT_OURS
+ */
+export async function addTenantRole(server: Server, tenantId: string): Promise<void> {
+  await withClient(server, await controlDatabase(server), (client) =>
+    inTransaction(client, async () => {
+      await client.query(`select pg_advisory_xact_lock_shared(${COPIES_LOCK})`)
+      const { rows } = await client.query<{ name: string }>(
+        `select isolation_name as name from stratum.tenants where id = $1 and isolation_strategy = 'SCHEMA_PER_TENANT' and provisioning_status = 'ready' for no key update`,
+        [tenantId],
+      )
+      const name = rows[0]?.name
+      if (name === undefined) return
+      if ((await schemaMark(client, name)) !== markOf(tenantId)) throw notOurs('schema', name)
+      await giveTenantRole(client, tenantId, name, true)
     }),
   )
 }
@@ -158,6 +185,7 @@ async function dropSchema(server: Server, tenantId: string, name: string) {
       const mark = await schemaMark(client, name)
       if (mark !== undefined && mark !== markOf(tenantId)) throw notOurs('schema', name)
       if (mark !== undefined) await client.query(`drop schema ${identifier(name)} cascade`)
+      await dropTenantRole(client, tenantId)
       await client.query('delete from stratum_guard.applied_migrations where schema_name = $1', [name])
       await server.step('dropped')
     }),

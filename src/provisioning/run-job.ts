@@ -35,6 +35,7 @@ function contextOf(started: Started, held: HeldLock, { server, log, signal }: Jo
     server: {
       pool: server.pool,
       databaseLimit: server.databaseLimit,
+      tenantRoles: server.tenantRoles === true,
       connect: (database) => server.connect(database),
       async step(name) {
         await server.step(name)

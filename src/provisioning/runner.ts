@@ -17,6 +17,7 @@ import { type JobOptions, type Log, runJob } from './run-job.ts'
 import { openServer } from './server.ts'
 import type { Task } from './task.ts'
 import { LONG_TASKS, tasks as ownTasks } from './tasks.ts'
+import { checkTenantRoles, keepRolesGiven } from './tenant-roles.ts'
 
 export interface ProvisionerOptions extends ProvisionerSettings {
   log: Log
@@ -164,11 +165,13 @@ export async function startProvisioner(options: ProvisionerOptions): Promise<Pro
   await installJobs(databaseUrl)
   const long = Math.max(1, Math.floor(concurrency / 2))
   // a job holds its own lock, its tenant's and at times its route's, and works over a fourth
-  const server = openServer(databaseUrl, { databaseLimit: 0, connections: 4 * (concurrency + long) + 3 })
+  const { tenantRoles = false } = options
+  const server = openServer(databaseUrl, { databaseLimit: 0, tenantRoles, connections: 4 * (concurrency + long) + 3 })
   const healthPool = tolerateBreaks(new pg.Pool({ connectionString: databaseUrl, max: 1, statement_timeout: 2_000, connectionTimeoutMillis: 2_000 }))
   const closers: Array<() => Promise<unknown>> = [() => server.close(), () => healthPool.end()]
   const closeAll = () => Promise.all(closers.map((close) => close().catch(() => {})))
   try {
+    if (tenantRoles) await checkTenantRoles(server.pool)
     server.databaseLimit = await settleDatabaseLimit(server.pool, options.databaseLimit)
     if (options.step) server.step = options.step
     let isStopping = false
@@ -204,14 +207,14 @@ export async function startProvisioner(options: ProvisionerOptions): Promise<Pro
     closers.push(...lanes.map((lane) => () => lane.close()))
     await Promise.all(lanes.map((lane) => lane.start()))
     const recovery = keepRecovering(server, log)
-    const guards = keepGuardsRenewed(server, log)
+    const keepers = [keepGuardsRenewed(server, log), ...(tenantRoles ? [keepRolesGiven(server, log)] : [])]
     log('info', 'provisioner.up', { version: VERSION, role, health: health.url, concurrency })
     return {
       url: health.url,
       async stop() {
         isStopping = true
         await recovery.stop()
-        const ended = Promise.all([guards.stop(), ...lanes.map((lane) => lane.stop())]).then(() => true)
+        const ended = Promise.all([...keepers.map((keeper) => keeper.stop()), ...lanes.map((lane) => lane.stop())]).then(() => true)
         const clean = await endWithin(ended, breakOff, grace)
         if (clean) await closeAll()
         else void closeAll()

@@ -15,16 +15,21 @@ export function urlOfDatabase(connectionString: string, database: string): strin
 
 export interface OpenServerOptions {
   databaseLimit: number
+  tenantRoles?: boolean
   /** Connections to the control database at most. Default 20. */
   connections?: number
 }
 
 /** Connect as the owner; nothing is sent before the first query. @param connectionString direct, not through a pooler */
-export function openServer(connectionString: string, { databaseLimit, connections = 20 }: OpenServerOptions): Server & { close(): Promise<void> } {
+export function openServer(
+  connectionString: string,
+  { databaseLimit, tenantRoles = false, connections = 20 }: OpenServerOptions,
+): Server & { close(): Promise<void> } {
   const pool = tolerateBreaks(new pg.Pool({ ...SETTINGS, connectionString, max: connections, application_name: 'stratum provisioner' }))
   return {
     pool,
     databaseLimit,
+    tenantRoles,
     async connect(database) {
       const client = new pg.Client({ ...SETTINGS, connectionString: urlOfDatabase(connectionString, database), application_name: 'stratum provisioner' })
       // One that breaks while it is idle fails at its next query.

@@ -14,6 +14,7 @@ const MIGRATIONS = new URL('../../migrations/', import.meta.url)
 const FOUNDATION = 'routines/00_foundation.sql'
 const FIRST = '0000_control_plane.sql'
 const GRANTS = 'routines/99_grants.sql'
+const GUARD = 'routines/01_guard.sql'
 
 const cleanUps: Array<() => Promise<unknown>> = []
 afterEach(async () => {
@@ -76,7 +77,12 @@ describe.each(transports)('over %s', (_, connect) => {
     // the owner that it made can do without the one that made it
     const owner = await connect(db, db.urlOf(`${rolePrefix}owner`, passwords.owner))
     expect(await migrate(owner)).toEqual([])
-    await owner.transaction(['create schema tenant_x', `create role ${rolePrefix}tenant_x`, `drop role ${rolePrefix}tenant_x`])
+    await owner.transaction([
+      'create schema tenant_x',
+      `create role ${rolePrefix}tenant_x`,
+      `grant ${rolePrefix}tenants to ${rolePrefix}tenant_x`,
+      `drop role ${rolePrefix}tenant_x`,
+    ])
     expect(await owner.query('select rolcreatedb from pg_roles where rolname = current_user')).toEqual([{ rolcreatedb: true }])
   })
 
@@ -186,14 +192,18 @@ describe('what is there already', () => {
     expect(await describeSchema(await db.client())).toBe(await readFile(SNAPSHOT, 'utf8'))
   })
 
-  it('is handed to the role that shall own it, and opened to the edge, where the application had migrated first', async () => {
+  it('is handed to the role that shall own it, and opened to the edge and to tenants’ batches, where the application had migrated first', async () => {
     const db = await database()
     const rolePrefix = uniquePrefix()
     const connection = await db.tcp(await giveToNeonLikeOwner(db))
     await migrate(connection)
     await ensureRoles(connection, passwords, rolePrefix)
 
-    expect(await migrate(connection, { owner: `${rolePrefix}owner` })).toEqual([GRANTS])
+    expect(await migrate(connection, { owner: `${rolePrefix}owner` })).toEqual([GUARD, GRANTS])
+    for (const part of ['app', 'tenants']) {
+      const enters = `has_schema_privilege('${rolePrefix}${part}', 'stratum_guard', 'usage') and has_function_privilege('${rolePrefix}${part}', 'stratum_guard.enter(uuid, bigint)', 'execute')`
+      expect(await connection.query(`select ${enters} as enters`)).toEqual([{ enters: true }])
+    }
 
     const picture = await describeSchema(await db.client(), { rolePrefix })
     expect(picture.replaceAll(rolePrefix, 'stratum_')).toBe(await readFile(SNAPSHOT, 'utf8'))

@@ -1,6 +1,7 @@
 /** An installation with the server behind it, tenants of every strategy, and the application's tables. */
 import { randomBytes } from 'node:crypto'
 import type pg from 'pg'
+import { tenantSchemas } from '../../src/isolation/marked-places.ts'
 import type { ManageOptions } from '../../src/isolation/obstacles.ts'
 import type { IsolationStrategy, Place } from '../../src/isolation/place.ts'
 import { migrateTables } from '../../src/isolation/register.ts'
@@ -84,6 +85,9 @@ export async function createStage(): Promise<Stage> {
     },
     async close() {
       for (const { id, place } of made.filter((each) => each.place.strategy === 'DB_PER_TENANT')) await dropPlace(opened, id, place)
+      // Roles belong to the server, as databases do.
+      const schemas = opened.tenantRoles ? await asOwner(tenantSchemas) : []
+      for (const { name, tenantId } of schemas) await dropPlace(opened, tenantId, { strategy: 'SCHEMA_PER_TENANT', name })
       await opened.close()
       await app.close()
       await installation.close()

@@ -2,9 +2,9 @@
 import type pg from 'pg'
 import { error, type Finding, warning } from './finding.ts'
 
-interface Role {
+export interface Role {
   name: string
-  part: 'owner' | 'data' | 'other'
+  part: 'owner' | 'data' | 'tenant' | 'other'
   superuser: boolean
   bypasses: boolean
   /** May become the owner, and drop a policy. */
@@ -28,7 +28,7 @@ const PUBLIC_GRANTS = `
   select distinct c.relname as name from pg_class c join stratum.managed_tables m on m.table_name = c.relname, aclexplode(c.relacl) a
   where c.relnamespace = to_regnamespace('public') and a.grantee = 0 order by 1`
 
-function checkRole(role: Role): Finding[] {
+export function checkRole(role: Role): Finding[] {
   const { name, part } = role
   const found: Finding[] = []
   const say = (check: string, problem: string, advice: string) => found.push(error(check, name, problem, advice))
