@@ -3,11 +3,22 @@
 import { readFile } from 'node:fs/promises'
 import { connect, type Socket } from 'node:net'
 
-/** A request as it goes over the wire. */
-export const rawRequest = (path: string, headers: Record<string, string>): string =>
-  `GET ${path} HTTP/1.1\r\n${Object.entries(headers)
-    .map(([name, value]) => `${name}: ${value}\r\n`)
-    .join('')}\r\n`
+/** A request as it goes over the wire; a body, of ASCII alone, is sent as JSON. */
+export function rawRequest(path: string, headers: Record<string, string>, { method = 'GET', body }: { method?: string; body?: object } = {}): string {
+  const content = body === undefined ? '' : JSON.stringify(body)
+  const all = { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': String(content.length) }) }
+  const lines = Object.entries(all).map(([name, value]) => `${name}: ${value}\r\n`)
+  return `${method} ${path} HTTP/1.1\r\n${lines.join('')}\r\n${content}`
+}
+
+/** An answer as it came over the wire. */
+export interface Answer {
+  status: number
+  /** By name in lower case. */
+  headers: ReadonlyMap<string, string>
+  /** Of ASCII alone. */
+  body: string
+}
 
 /** True when a whole answer is in the text: its length is said, or its last chunk is there. */
 function isWhole(text: string): boolean {
@@ -37,6 +48,43 @@ function open(port: number): Promise<Socket> {
     const socket = connect(port, '127.0.0.1').setEncoding('latin1').setNoDelay().once('error', failed)
     socket.once('connect', () => opened(socket.off('error', failed)))
   })
+}
+
+function read(text: string): Answer {
+  const end = text.indexOf('\r\n\r\n')
+  const [first = '', ...lines] = text.slice(0, end).split('\r\n')
+  const headers = new Map(lines.map((line) => [line.slice(0, line.indexOf(':')).toLowerCase(), line.slice(line.indexOf(':') + 1).trim()]))
+  const content = text.slice(end + 4)
+  // A chunk is a line with its length, and the content.
+  const body = headers.has('content-length') ? content : content.replace(/^[0-9a-f]+\r\n|\r\n[0-9a-f]+\r\n(\r\n)?/gi, '')
+  return { status: Number(first.split(' ')[1]), headers, body }
+}
+
+/** One connection: opened when it is first needed, and again after it was closed. */
+export class Connection {
+  readonly #port: number
+  #socket: Socket | undefined
+
+  constructor(port: number) {
+    this.#port = port
+  }
+
+  /** Send a request and wait for its answer, whatever its status; one at a time. @throws when the connection breaks */
+  async ask(request: string): Promise<Answer> {
+    try {
+      // Between requests nobody else would hear that it was closed.
+      if (!this.#socket || this.#socket.destroyed) this.#socket = (await open(this.#port)).on('error', () => {})
+      return read(await ask(this.#socket, request))
+    } catch (error) {
+      this.close()
+      throw error
+    }
+  }
+
+  close(): void {
+    this.#socket?.destroy()
+    this.#socket = undefined
+  }
 }
 
 /** Send `count` requests over `connections`. @returns milliseconds it took @throws at the first answer that is not 200 */

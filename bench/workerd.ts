@@ -3,7 +3,7 @@ import { execFile, spawn } from 'node:child_process'
 import { writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { createServer } from 'node:net'
-import { dirname, join } from 'node:path'
+import { basename, dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import pg from 'pg'
@@ -13,6 +13,7 @@ import { ensureRoles, generatePassword } from '../src/db/roles.ts'
 import { DEV_AUDIENCE, DEV_ISSUER } from '../src/local/dev.ts'
 import { startNeonEndpoint } from '../src/local/neon-endpoint.ts'
 import { startPostgres } from '../src/local/postgres.ts'
+import { onceWeAreGone } from '../src/local/watchdog.ts'
 import { Stratum } from '../src/stratum.ts'
 import { cpuOf, send } from './load.ts'
 
@@ -25,6 +26,8 @@ const require = createRequire(import.meta.url)
 export const TOKEN_SECRET = 'a-secret-of-the-bench-that-is-long-enough-for-HS256'
 /** The host of the tenant. */
 export const HOST = 'bench-client.bench.test'
+/** The host that names no tenant. */
+export const API_HOST = 'bench.test'
 
 export const freePort = () =>
   new Promise<number>((free) => {
@@ -97,7 +100,7 @@ export async function startWorkerd(script: string, environment: Record<string, s
   const config = `using Workerd = import "/workerd/workerd.capnp";
 const config :Workerd.Config = (
   services = [
-    (name = "main", worker = (modules = [(name = "worker.js", esModule = embed ${capnp(script)})], compatibilityDate = "2026-11-09", bindings = [${bindings.join(', ')}])),
+    (name = "main", worker = (modules = [(name = "worker.js", esModule = embed ${capnp(basename(script))})], compatibilityDate = "2026-11-09", bindings = [${bindings.join(', ')}])),
     (name = "internet", network = (allow = ["public", "private"])),
   ],
   sockets = [(name = "http", address = "127.0.0.1:${port}", http = (), service = "main")]
@@ -107,6 +110,7 @@ const config :Workerd.Config = (
   const child = spawn(join(dirname(require.resolve('workerd/package.json')), 'bin/workerd'), ['serve', `${script}.${port}.capnp`], {
     stdio: ['ignore', 'ignore', 'pipe'],
   })
+  child.once('exit', onceWeAreGone(`kill -KILL ${child.pid}`))
   let said = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said += text
@@ -136,26 +140,29 @@ export interface Comparison {
   target: string
 }
 
-/** Send both kinds of request in turn, and print the CPU that each costs. */
+/**
+ * Send both kinds of request, and print the CPU that each costs: medians over the rounds. Within a round they take turns in
+ * short runs, each kind first as often as last, so that what comes in waves (garbage, another process) hits both.
+ */
 export async function compare({ port, pid }: Workerd, { name, ours, bare, requests, target }: Comparison) {
-  const cpu = { ours: [] as number[], bare: [] as number[] }
-  const perSecond = { ours: [] as number[], bare: [] as number[] }
-  for (const request of [ours, bare]) await send(port, request, requests / 4, CONNECTIONS)
+  const ratios = { cpu: [] as number[], rate: [] as number[] }
+  const costs = { ours: [] as number[], bare: [] as number[] }
+  const turns = [ours, bare, bare, ours, ours, bare, bare, ours]
+  const perTurn = Math.ceil((requests * 2) / turns.length)
+  for (const request of [ours, bare]) await send(port, request, requests, CONNECTIONS)
   for (let round = 0; round < ROUNDS; round++) {
-    for (const [which, request] of [
-      ['bare', bare],
-      ['ours', ours],
-    ] as const) {
+    const spent = { ours: { cpu: 0, time: 0 }, bare: { cpu: 0, time: 0 } }
+    for (const request of turns) {
+      const of = spent[request === ours ? 'ours' : 'bare']
       const before = await cpuOf(pid)
-      const took = await send(port, request, requests, CONNECTIONS)
-      cpu[which].push(((await cpuOf(pid)) - before) / requests)
-      perSecond[which].push((requests / took) * 1000)
+      of.time += await send(port, request, perTurn, CONNECTIONS)
+      of.cpu += (await cpuOf(pid)) - before
     }
+    ratios.cpu.push(spent.ours.cpu / spent.bare.cpu)
+    ratios.rate.push(spent.bare.time / spent.ours.time)
+    for (const which of ['ours', 'bare'] as const) costs[which].push((spent[which].cpu * 2) / (perTurn * turns.length))
   }
-  const [mine, theirs] = [median(cpu.ours), median(cpu.bare)]
-  const ratio = (mine / theirs).toFixed(2)
-  const rate = (median(perSecond.ours) / median(perSecond.bare)).toFixed(2)
-  console.log(
-    `${name}: ${(mine * 1000).toFixed(0)} µs against ${(theirs * 1000).toFixed(0)} µs of CPU a request, ${ratio}×; ${rate}× the requests/s (target ${target})`,
-  )
+  const microseconds = (values: number[]) => `${(median(values) * 1000).toFixed(0)} µs`
+  const [cpu, rate] = [median(ratios.cpu).toFixed(2), median(ratios.rate).toFixed(2)]
+  console.log(`${name}: ${microseconds(costs.ours)} against ${microseconds(costs.bare)} of CPU a request, ${cpu}×; ${rate}× the requests/s (target ${target})`)
 }

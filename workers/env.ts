@@ -72,9 +72,9 @@ const Variables = z.object({
   STRATUM_MAXIMUM_STALENESS_MS: z.coerce.number().int('must be a whole number of milliseconds').min(0).max(600_000).default(2_000),
   /** How old it may get while the database is away. */
   STRATUM_STALE_GRACE_MS: z.coerce.number().int('must be a whole number of milliseconds').min(0).max(86_400_000).default(60_000),
-  STRATUM_PRINCIPAL_LIMIT: limit.default({ requests: 6_000, seconds: 60 }),
-  STRATUM_TENANT_LIMIT: limit.default({ requests: 60_000, seconds: 60 }),
-  STRATUM_REFUSED_LIMIT: limit.default({ requests: 60, seconds: 60 }),
+  STRATUM_PRINCIPAL_LIMIT: limit.prefault('6000/60'),
+  STRATUM_TENANT_LIMIT: limit.prefault('60000/60'),
+  STRATUM_REFUSED_LIMIT: limit.prefault('60/60'),
   /** The application that the gateway stands in front of: a URL, or service:NAME. */
   STRATUM_ORIGIN: z.string().min(1).max(2_048).optional(),
   /** How long its answer may take to begin. */
