@@ -14,20 +14,21 @@ function build(env: Record<string, unknown>) {
   const settings = parseEnvironment(env)
   const services = openServices(settings)
   const log = (line: { level: string }) => {
-    if (settings.STRATUM_LOG === 'requests' || (settings.STRATUM_LOG === 'errors' && line.level === 'error')) console.log(JSON.stringify(line))
+    if (settings.STRATUM_LOG === 'requests' || line.level === 'error') console.log(JSON.stringify(line))
   }
+  const logged = settings.STRATUM_LOG === 'off' ? {} : { log }
   const limiter = new RateLimiter({
     principal: settings.STRATUM_PRINCIPAL_LIMIT,
     tenant: settings.STRATUM_TENANT_LIMIT,
     refused: settings.STRATUM_REFUSED_LIMIT,
     platform: { principal: env['PRINCIPAL_RATE_LIMITER'] as PlatformLimiter | undefined, tenant: env['TENANT_RATE_LIMITER'] as PlatformLimiter | undefined },
   })
-  const gateway = gatewayOf(env, settings, { hosts: services.hosts, resolve: resolveArrivals(services, limiter), log })
+  const gateway = gatewayOf(env, settings, { hosts: services.hosts, resolve: resolveArrivals(services, limiter), ...logged })
   const app = createApp({
     services,
     corsOrigins: settings.STRATUM_CORS_ORIGINS,
     limiter,
-    log,
+    ...logged,
     version: VERSION,
   })
   if (gateway === null) return (request: Request, context?: Context) => app.fetch(request, env, context)

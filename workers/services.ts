@@ -18,11 +18,12 @@ const MAXIMUM_CALLS = 200
 /** Made once for each isolate. */
 export function openServices(settings: ReturnType<typeof parseEnvironment>): Services {
   const db = boundedDatabase(neonDatabase(settings.DATABASE_URL, { endpoint: settings.NEON_ENDPOINT }), MAXIMUM_CALLS)
+  const tokens = new TokenVerifier(settings.issuers, { stored: askDatabaseForIssuer(db), development: settings.STRATUM_DEVELOPMENT })
   return {
     db,
     secrets: new Secrets(settings.masterKeys),
     apiKeys: new ApiKeySecrets(settings.apiKeySecrets, settings.STRATUM_API_KEY_PREFIX),
-    tokens: new TokenVerifier(settings.issuers, { stored: askDatabaseForIssuer(db), development: settings.STRATUM_DEVELOPMENT }),
+    tokens,
     hosts: {
       baseDomains: settings.STRATUM_BASE_DOMAINS,
       apiHosts: settings.STRATUM_API_HOSTS,
@@ -33,6 +34,10 @@ export function openServices(settings: ReturnType<typeof parseEnvironment>): Ser
     domainProofs: new DomainProofs(settings.apiKeySecrets),
     dns: dnsOverHttps({ url: settings.STRATUM_DNS_URL }),
     definitions: new ConfigDefinitions(),
-    contexts: keepContexts(db, { maximumStaleness: settings.STRATUM_MAXIMUM_STALENESS_MS, grace: settings.STRATUM_STALE_GRACE_MS }),
+    contexts: keepContexts(db, {
+      maximumStaleness: settings.STRATUM_MAXIMUM_STALENESS_MS,
+      grace: settings.STRATUM_STALE_GRACE_MS,
+      onChanges: (changes) => tokens.changed(changes),
+    }),
   }
 }

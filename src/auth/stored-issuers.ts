@@ -1,6 +1,7 @@
 /** Issuers that were added while the service runs: asked for when first met, kept until one is known to be gone. */
 import type { JWTVerifyGetKey } from 'jose'
 import * as z from 'zod'
+import { StratumError } from '../core/errors.ts'
 import { BoundedMap } from '../crypto/bounded-map.ts'
 import { type Issuer, storedIssuerSchema } from './issuers.ts'
 
@@ -14,9 +15,22 @@ export interface Trusted {
   keys: JWTVerifyGetKey
 }
 
+/** How a request may wait for an issuer that has to be asked for. */
+export interface VerifyOptions {
+  /** Called before a stored issuer is asked for that is not known yet; what it throws ends that. */
+  beforeAsking?: (() => void) | undefined
+  /**
+   * Keeps what goes on beside the request alive. With it a request whose tokens may well be none of ours does not wait to be
+   * told so once more.
+   */
+  waitUntil?: ((work: Promise<unknown>) => void) | undefined
+}
+
 const MAXIMUM_KEPT = 1_000
 /** An issuer that was not there is asked for again no sooner, nor is one whose token failed, or bad tokens could flood the database. */
 const COOLDOWN_MS = 5_000
+/** So long that an issuer was not there stands where nothing newer can be had, or is being asked for. */
+const STANDS_MS = 600_000
 /** So long one request waits for what another has asked: it may have ended early, and its answer never come. */
 const FOLLOW_MS = 2_000
 
@@ -35,6 +49,8 @@ async function within<T>(shared: Promise<T>, milliseconds: number): Promise<{ va
   }
 }
 
+const givesNoAnswer = (error: unknown) => error instanceof StratumError && (error.code === 'DATABASE_UNAVAILABLE' || error.code === 'DATABASE_BUSY')
+
 interface StoredIssuersOptions {
   ask: AskForIssuer
   open: (issuer: Issuer) => JWTVerifyGetKey
@@ -50,19 +66,33 @@ export class StoredIssuers {
   /** By id, so that one issuer has one set of keys whatever audiences it was met with. */
   readonly #trusted = new BoundedMap<string, Trusted>(MAXIMUM_KEPT)
   readonly #asking = new BoundedMap<string, Promise<Trusted | null>>(MAXIMUM_KEPT)
+  /** When issuers, by name, were last asked for beside a request. */
+  readonly #askedBeside = new BoundedMap<string, number>(MAXIMUM_KEPT)
+  /** How often something was forgotten: what was asked for before may be from before the reason for it, and is not kept. */
+  #forgotten = 0
 
   constructor(options: StoredIssuersOptions) {
     this.#options = options
     this.#schema = storedIssuerSchema(options.development)
   }
 
-  /** The issuer of tokens of these audiences, or null. @throws what asking throws, and `beforeAsking`, which is called before */
-  async find(issuer: string, audiences: readonly string[], beforeAsking: () => void): Promise<Trusted | null> {
+  /** The issuer of tokens of these audiences, or null. @throws what asking throws, and what `beforeAsking` does */
+  async find(issuer: string, audiences: readonly string[], { beforeAsking, waitUntil }: VerifyOptions = {}): Promise<Trusted | null> {
     const place = JSON.stringify([issuer, ...audiences])
     const known = this.#answers.get(place)
-    if (known && (known.trusted !== null || this.#isFresh(known.at))) return known.trusted
-    beforeAsking()
-    return this.#askOnce(place, issuer, audiences)
+    if (known && (known.trusted !== null || this.#isWithin(COOLDOWN_MS, known.at))) return known.trusted
+    const stands = known !== undefined && this.#isWithin(STANDS_MS, known.at)
+    if (stands && waitUntil) {
+      this.#askBeside(place, issuer, audiences, waitUntil)
+      return null
+    }
+    beforeAsking?.()
+    try {
+      return await this.#askOnce(place, issuer, audiences)
+    } catch (error) {
+      if (stands && givesNoAnswer(error)) return null
+      throw error
+    }
   }
 
   /** The issuer as it is now, for a token that the one known refused; null where that is the same, or was asked just now. */
@@ -70,24 +100,42 @@ export class StoredIssuers {
     const { issuer } = than.issuer
     const place = JSON.stringify([issuer, ...audiences])
     const known = this.#answers.get(place)
-    const other = known && this.#isFresh(known.at) ? known.trusted : await this.#askOnce(place, issuer, audiences)
+    const other = known && this.#isWithin(COOLDOWN_MS, known.at) ? known.trusted : await this.#askOnce(place, issuer, audiences)
     return other?.id === than.id ? null : other
   }
 
   /** Drop what is kept of an issuer that is gone. */
   forget(id: string): void {
     this.#trusted.delete(id)
-    this.#answers.deleteWhere(({ trusted }) => trusted?.id === id)
+    this.#forgetWhere(({ trusted }) => trusted?.id === id)
   }
 
-  /** Drop what is kept of all issuers of a name, and that there were none. */
+  /** Ask again for all issuers of a name, whether there are some or none. One that is the same then has the keys that it had. */
   forgetNamed(issuer: string): void {
-    this.#answers.deleteWhere((answer) => answer.issuer === issuer)
+    this.#forgetWhere((answer) => answer.issuer === issuer)
   }
 
-  #isFresh(at: number): boolean {
+  forgetAll(): void {
+    this.#trusted.deleteWhere(() => true)
+    this.#forgetWhere(() => true)
+  }
+
+  #forgetWhere(matches: (answer: { issuer: string; trusted: Trusted | null }) => boolean): void {
+    this.#forgotten++
+    this.#answers.deleteWhere(matches)
+    this.#asking.deleteWhere(() => true)
+  }
+
+  #isWithin(milliseconds: number, at: number): boolean {
     const age = this.#options.now() - at
-    return age >= 0 && age < COOLDOWN_MS
+    return age >= 0 && age < milliseconds
+  }
+
+  /** No oftener than others would, whatever comes of it, and once for all audiences of a name. */
+  #askBeside(place: string, issuer: string, audiences: readonly string[], waitUntil: (work: Promise<unknown>) => void): void {
+    if (this.#isWithin(COOLDOWN_MS, this.#askedBeside.get(issuer) ?? Number.NEGATIVE_INFINITY)) return
+    this.#askedBeside.set(issuer, this.#options.now())
+    waitUntil(this.#askOnce(place, issuer, audiences).catch(() => undefined))
   }
 
   async #askOnce(place: string, issuer: string, audiences: readonly string[]): Promise<Trusted | null> {
@@ -104,8 +152,9 @@ export class StoredIssuers {
   }
 
   async #ask(place: string, issuer: string, audiences: readonly string[]): Promise<Trusted | null> {
+    const forgotten = this.#forgotten
     const trusted = this.#trust(await this.#options.ask(issuer, audiences))
-    this.#answers.set(place, { issuer, trusted, at: this.#options.now() })
+    if (forgotten === this.#forgotten) this.#answers.set(place, { issuer, trusted, at: this.#options.now() })
     return trusted
   }
 

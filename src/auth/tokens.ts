@@ -7,7 +7,7 @@ import { credentialOf, refused } from './claims.ts'
 import type { Issuer } from './issuers.ts'
 import { ALGORITHMS, isSymmetric } from './jwk.ts'
 import { keysOf } from './key-sets.ts'
-import { type AskForIssuer, StoredIssuers, type Trusted } from './stored-issuers.ts'
+import { type AskForIssuer, StoredIssuers, type Trusted, type VerifyOptions } from './stored-issuers.ts'
 
 const MAXIMUM_CHARACTERS = 16_384
 const KEPT_MS = 300_000
@@ -61,11 +61,12 @@ function unverified(token: string): JWTPayload {
 }
 
 /** Could a stored issuer have made this? What could not is refused without asking for one. */
-function mayBeStored(token: string, { iss, aud, exp }: JWTPayload, now: number): boolean {
+function mayBeStored(token: string, { iss, aud, exp }: JWTPayload): boolean {
   const audiences: unknown[] = Array.isArray(aud) ? aud : [aud]
   if (audiences.length < 1 || audiences.length > MAXIMUM_AUDIENCES) return false
   if (![iss, ...audiences].every((name) => IssuerName.safeParse(name).success)) return false
-  if (typeof exp !== 'number' || (exp + CLOCK_TOLERANCE_S) * 1000 <= now) return false
+  // One that has expired may well be: it is to be refused as such, and not to pass as somebody else's.
+  if (typeof exp !== 'number') return false
   try {
     const { alg } = decodeProtectedHeader(token)
     return ALGORITHMS.some((algorithm) => algorithm === alg && !isSymmetric(algorithm))
@@ -98,6 +99,8 @@ export class TokenVerifier {
   readonly #stored: StoredIssuers | null
   readonly #verified: BoundedMap<string, { credential: TokenCredential; until: number }>
   readonly #now: () => number
+  /** How often something was dropped: a token that was being verified meanwhile may be one of those. */
+  #dropped = 0
 
   /** Of several issuers that a token with several audiences fits, the first listed is meant. */
   constructor(issuers: readonly Issuer[], options: TokenVerifierOptions = {}) {
@@ -119,12 +122,33 @@ export class TokenVerifier {
   /** Drop what is kept of a stored issuer that is gone, its tokens too. */
   forget(issuerId: string): void {
     this.#stored?.forget(issuerId)
-    this.#verified.deleteWhere(({ credential }) => credential.issuer_id === issuerId)
+    this.#drop(({ issuer_id }) => issuer_id === issuerId)
   }
 
   /** Ask again for the stored issuers of a name when they are next met: one was added or deleted here. */
   forgetNamed(issuer: string): void {
     this.#stored?.forgetNamed(issuer)
+  }
+
+  /**
+   * Told of what changed in the database, as lines of its change feed: stored issuers of those names are asked for anew, as
+   * one may be bound above the one that is known, or be gone; so are all where it cannot be told what changed.
+   */
+  changed(changes: readonly { kind: string; ref: string }[] | 'everything'): void {
+    if (changes === 'everything' || changes.some(({ kind }) => kind === 'installation')) {
+      this.#stored?.forgetAll()
+      this.#drop(({ issuer_id }) => issuer_id !== undefined)
+      return
+    }
+    const names = new Set(changes.flatMap(({ kind, ref }) => (kind === 'issuer' ? [ref] : [])))
+    if (names.size === 0) return
+    for (const name of names) this.#stored?.forgetNamed(name)
+    this.#drop(({ issuer, issuer_id }) => issuer_id !== undefined && names.has(issuer))
+  }
+
+  #drop(matches: (credential: TokenCredential) => boolean): void {
+    this.#dropped++
+    this.#verified.deleteWhere(({ credential }) => matches(credential))
   }
 
   /** The credential of a token that was verified before, where that still counts. */
@@ -139,23 +163,22 @@ export class TokenVerifier {
    * Verify a compact JWS and answer the credential that SQL judges. It is one and the same object while it is kept, and frozen.
    * @throws {TokenInvalidError} whatever is wrong with the token.
    * @throws {ServerUnreachableError} when the issuer's key set cannot be had, which is not the token's fault.
-   * @param beforeAsking called before a stored issuer is asked for that is not known yet
    * @throws what asking for a stored issuer throws, and what `beforeAsking` does
    */
-  async verify(token: string, beforeAsking: () => void = () => {}): Promise<TokenCredential> {
+  async verify(token: string, options: VerifyOptions = {}): Promise<TokenCredential> {
     if (token.length > MAXIMUM_CHARACTERS) throw refusedAsForeign(`it is longer than ${MAXIMUM_CHARACTERS} characters`)
     const known = this.known(token)
     if (known) return known
-    const now = this.#now()
-    const { credential, expires } = await this.#judge(token, now, beforeAsking)
+    const [now, dropped] = [this.#now(), this.#dropped]
+    const { credential, expires } = await this.#judge(token, now, options)
     const until = Math.min(expires, now + KEPT_MS)
-    if (until > now) this.#verified.set(token, { credential, until })
+    if (until > now && (credential.issuer_id === undefined || dropped === this.#dropped)) this.#verified.set(token, { credential, until })
     return credential
   }
 
-  async #judge(token: string, now: number, beforeAsking: () => void) {
+  async #judge(token: string, now: number, options: VerifyOptions) {
     const payload = unverified(token)
-    const trusted = this.#ofEnvironment(payload) ?? (await this.#ofDatabase(token, payload, now, beforeAsking))
+    const trusted = this.#ofEnvironment(payload) ?? (await this.#ofDatabase(token, payload, options))
     try {
       return await this.#judgeBy(trusted, token, now)
     } catch (error) {
@@ -176,9 +199,9 @@ export class TokenVerifier {
     return this.#issuers.get(payload.iss ?? '')?.find(({ issuer }) => audiences.includes(issuer.audience))
   }
 
-  async #ofDatabase(token: string, payload: JWTPayload, now: number, beforeAsking: () => void): Promise<Trusted> {
+  async #ofDatabase(token: string, payload: JWTPayload, options: VerifyOptions): Promise<Trusted> {
     const audiences = audiencesOf(payload)
-    const found = mayBeStored(token, payload, now) ? await this.#stored?.find(payload.iss ?? '', audiences, beforeAsking) : null
+    const found = mayBeStored(token, payload) ? await this.#stored?.find(payload.iss ?? '', audiences, options) : null
     if (found) return found
     throw refusedAsForeign(this.#issuers.has(payload.iss ?? '') ? 'it is for another audience' : 'its issuer is not trusted')
   }

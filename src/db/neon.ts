@@ -3,7 +3,7 @@ import type { Database } from './database.ts'
 import { callStatement, withOneRetry } from './errors.ts'
 
 /** Milliseconds after which a request is given up by default; the role's own limit is 10 s. */
-const REQUEST_TIMEOUT = 15_000
+export const REQUEST_TIMEOUT = 15_000
 
 // The driver keeps one address rule for the whole process, so local endpoints are told apart by host here.
 const localEndpoints = new Map<string, string>()
@@ -35,11 +35,15 @@ export function neonDatabase(databaseUrl: string, options: { endpoint?: string |
       withOneRetry(async () => {
         const started = performance.now()
         const fetchOptions = { signal: AbortSignal.timeout(options.timeout ?? REQUEST_TIMEOUT) }
-        const rows = await sql.query(callStatement(operation), [JSON.stringify(actor), JSON.stringify(input)], { fetchOptions })
-        const [row] = rows
-        if (row?.['answer'] === undefined) throw new TypeError('The endpoint did not answer with the row that was asked for.')
-        tell?.({ version: (row['version'] as string | null | undefined) ?? null, milliseconds: performance.now() - started })
-        return row['answer']
+        let version: string | null = null
+        try {
+          const [row] = await sql.query(callStatement(operation), [JSON.stringify(actor), JSON.stringify(input)], { fetchOptions })
+          if (row?.['answer'] === undefined) throw new TypeError('The endpoint did not answer with the row that was asked for.')
+          version = (row['version'] as string | null | undefined) ?? null
+          return row['answer']
+        } finally {
+          tell?.({ version, milliseconds: performance.now() - started })
+        }
       }),
   }
 }

@@ -12,6 +12,7 @@ const WORDS: Record<number, string> = {
   403: 'This site is suspended.',
   404: 'There is no site at this address.',
   410: 'This site is closed.',
+  429: 'There were too many requests. Try again shortly.',
   502: 'The application behind this site cannot be reached.',
   503: 'This site is not available right now. Try again shortly.',
   504: 'The application behind this site takes too long to answer.',
@@ -62,7 +63,7 @@ export async function errorAnswer(request: Request, error: StratumError, request
 }
 
 /** To the same place on another host. 308, as the method stays; not to be kept, as config may change. */
-export function redirectToHost(url: URL, host: string, requestId: string): Response {
+export function redirectToHost(url: string, host: string, requestId: string): Response {
   const target = new URL(url)
   target.hostname = host
   return new Response(null, { status: 308, headers: { location: target.href, 'cache-control': 'no-store', 'x-request-id': requestId } })

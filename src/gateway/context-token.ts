@@ -26,6 +26,13 @@ export interface ContextTokensOptions {
   now?: () => number
 }
 
+/** A token and, in milliseconds since 1970, until when it is served. */
+interface Signed {
+  audience: string
+  token: string
+  until: number
+}
+
 const ALGORITHM_PARAMETERS = { OKP: { name: 'Ed25519' }, EC: { name: 'ECDSA', namedCurve: 'P-256', hash: 'SHA-256' } }
 const encoder = new TextEncoder()
 
@@ -42,7 +49,9 @@ const valuesOf = (entries: ReadonlyArray<readonly [string, { value: unknown }]>)
 export class ContextTokens {
   readonly #keys: readonly ContextKey[]
   readonly #options: Required<ContextTokensOptions>
-  readonly #signed = new BoundedMap<string, { token: string; until: number }>(MAXIMUM_KEPT)
+  readonly #signed = new BoundedMap<string, Signed>(MAXIMUM_KEPT)
+  /** What was signed last of a context that is kept as it is. */
+  readonly #last = new WeakMap<GatewayContext, Signed>()
   /** Kept once imported: requests of a Worker must not share a promise. */
   #key: CryptoKey | null = null
 
@@ -64,8 +73,8 @@ export class ContextTokens {
   }
 
   /** Was a request with this mark forwarded by this deployment? */
-  isLoopMark(mark: string | null): boolean {
-    return this.#keys.some(({ kid }) => kid === mark)
+  isLoopMark(mark: string | null | undefined): boolean {
+    return mark != null && this.#keys.some(({ kid }) => kid === mark)
   }
 
   /** The public keys, as an answer. */
@@ -75,17 +84,24 @@ export class ContextTokens {
     return new Response(JSON.stringify({ keys }), { headers })
   }
 
+  /** The context for one audience as it was signed at most 30 seconds ago, where it is known by being the same object. */
+  kept(context: GatewayContext, audience: string): string | undefined {
+    const last = this.#last.get(context)
+    return last && last.audience === audience && this.#options.now() < last.until ? last.token : undefined
+  }
+
   /** The context for one audience, signed now or at most 30 seconds ago. */
   async sign(context: GatewayContext, audience: string): Promise<string> {
-    const { tenant_id, version, principal, acting_as } = context
     const now = this.#options.now()
+    const { tenant_id, version, principal, acting_as } = context
     // What stands in a tenant's context is settled by the snapshot it was read from.
     const key = JSON.stringify([audience, tenant_id, version, principal, acting_as])
     const known = this.#signed.get(key)
-    if (known && now < known.until) return known.token
-    const token = await this.#sign(context, audience, Math.floor(now / 1000))
-    this.#signed.set(key, { token, until: now + SERVED * 1000 })
-    return token
+    const signed =
+      known && now < known.until ? known : { audience, token: await this.#sign(context, audience, Math.floor(now / 1000)), until: now + SERVED * 1000 }
+    if (signed !== known) this.#signed.set(key, signed)
+    this.#last.set(context, signed)
+    return signed.token
   }
 
   async #sign(context: GatewayContext, audience: string, now: number): Promise<string> {

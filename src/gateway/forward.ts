@@ -2,7 +2,7 @@
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
 import { isWebSocketUpgrade, unfitForClient } from './headers.ts'
-import type { Origin } from './origins.ts'
+import type { Origin, Target } from './origins.ts'
 
 /** A Worker's answer to an upgrade holds the socket beside the body. */
 type UpgradedResponse = Response & { webSocket?: unknown }
@@ -10,11 +10,11 @@ type UpgradedResponse = Response & { webSocket?: unknown }
 /** A stream of Workers that says how long what passes is, so that it is not sent in chunks where it came in one piece. */
 type FixedLengthStreamClass = new (length: number) => TransformStream<Uint8Array, Uint8Array>
 
-/** Aborts once the origin was waited for so many milliseconds in a row, until it is ended. */
+/** Tells when the origin was waited for so many milliseconds in a row, until its answer is there. */
 class Deadline {
   readonly #milliseconds: number
-  readonly #abort = new AbortController()
   #timer: ReturnType<typeof setTimeout> | undefined
+  #passed = () => {}
   #ended = false
 
   constructor(milliseconds: number) {
@@ -22,19 +22,27 @@ class Deadline {
     this.wait()
   }
 
-  get signal(): AbortSignal {
-    return this.#abort.signal
-  }
-
   /** From now on it is the origin that is waited for. */
   wait(): void {
     clearTimeout(this.#timer)
-    if (!this.#ended) this.#timer = setTimeout(() => this.#abort.abort(), this.#milliseconds)
+    if (!this.#ended) this.#timer = setTimeout(() => this.#passed(), this.#milliseconds)
   }
 
   /** From now on it is the client. */
   pause(): void {
     clearTimeout(this.#timer)
+  }
+
+  /**
+   * What the origin answers. Once that is too late nobody waits for it: with a request's answer the platform ends what the
+   * request asked for, so that none has to pay for a signal that does it.
+   * @throws ORIGIN_TIMEOUT
+   */
+  of<T>(answer: Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#passed = () => reject(stratumError('ORIGIN_TIMEOUT', { seconds: this.#milliseconds / 1000 }))
+      answer.then(resolve, reject)
+    })
   }
 
   end(): void {
@@ -70,19 +78,12 @@ function passing(body: ReadableStream<Uint8Array>, length: string | null, deadli
   return readable
 }
 
-function requestFor(request: Request, target: string, headers: Headers, deadline: Deadline): Request {
-  const { method, body } = request
+/** Before anything is sent, so that what the origin does wrong is not taken for this. @throws REQUEST_NOT_FORWARDABLE */
+function requireForwardable(method: string, hasBody: boolean): void {
+  const refuse = (what: string) => stratumError('REQUEST_NOT_FORWARDABLE', { reason: `${what} is not passed on` })
   // TRACE answers with the headers it got, the signed context among them.
-  if (method === 'TRACE' || method === 'CONNECT') throw stratumError('REQUEST_NOT_FORWARDABLE', { reason: `the method ${method} is not passed on` })
-  // Not to be cached by the platform: for it, all tenants' requests to the origin have one and the same URL.
-  const init: RequestInit & { duplex: 'half' } = { method, headers, redirect: 'manual', cache: 'no-store', signal: deadline.signal, duplex: 'half' }
-  if (body !== null) init.body = passing(body, request.headers.get('content-length'), deadline)
-  try {
-    return new Request(target, init)
-  } catch (cause) {
-    const reason = body !== null && (method === 'GET' || method === 'HEAD') ? `a body beside ${method}` : `the method ${method}`
-    throw stratumError('REQUEST_NOT_FORWARDABLE', { reason: `${reason} is not passed on` }, { cause })
-  }
+  if (method === 'TRACE' || method === 'CONNECT') throw refuse(`the method ${method}`)
+  if (hasBody && (method === 'GET' || method === 'HEAD')) throw refuse(`a body beside ${method}`)
 }
 
 /**
@@ -92,31 +93,43 @@ function requestFor(request: Request, target: string, headers: Headers, deadline
  * @throws ORIGIN_TIMEOUT, ORIGIN_UNREACHABLE, ORIGIN_LOOP, REQUEST_NOT_FORWARDABLE
  */
 export async function forward(
-  request: Request,
-  url: URL,
-  headers: Headers,
+  { request, target, headers }: { request: Request; target: Target; headers: Headers },
   { origin, timeout, isReturned }: { origin: Origin; timeout: number; isReturned: (answer: Headers) => boolean },
 ): Promise<Response> {
+  const { method, body } = request
+  requireForwardable(method, body !== null)
   const deadline = new Deadline(timeout)
   try {
-    const answer = await origin.fetch(requestFor(request, origin.urlFor(url), headers, deadline))
-    if (isReturned(answer.headers)) throw stratumError('ORIGIN_LOOP')
-    return passOn(request, url, answer, origin)
+    // Not to be cached by the platform: for it, all tenants' requests to the origin have one and the same URL.
+    const init: RequestInit & { duplex?: 'half' } = { method, headers, redirect: 'manual', cache: 'no-store' }
+    if (body !== null) {
+      init.body = passing(body, request.headers.get('content-length'), deadline)
+      init.duplex = 'half'
+    }
+    const answer = await deadline.of(origin.fetch(origin.urlFor(target), init))
+    return passOn(request, target, answer, { origin, isReturned })
   } catch (cause) {
-    if (cause instanceof StratumError) throw cause
-    throw deadline.signal.aborted ? stratumError('ORIGIN_TIMEOUT', { seconds: timeout / 1000 }, { cause }) : stratumError('ORIGIN_UNREACHABLE', {}, { cause })
+    throw cause instanceof StratumError ? cause : stratumError('ORIGIN_UNREACHABLE', {}, { cause })
   } finally {
     deadline.end()
   }
 }
 
 /** The origin's answer as the client gets it: without what is not the origin's to say, its own host as the one that was asked. */
-function passOn(request: Request, url: URL, answer: UpgradedResponse, origin: Origin): Response {
+function passOn(
+  request: Request,
+  target: Target,
+  answer: UpgradedResponse,
+  { origin, isReturned }: { origin: Origin; isReturned: (answer: Headers) => boolean },
+): Response {
   // An upgrade to something else than was asked for.
   if (answer.status === 101 && !(isWebSocketUpgrade(request) && answer.webSocket)) throw stratumError('ORIGIN_UNREACHABLE')
-  const unfit = unfitForClient(answer.headers)
-  const location = answer.headers.get('location')
-  const moved = location === null ? null : fromOutside(location, url, origin)
+  const { headers } = answer
+  const names = [...headers.keys()]
+  const unfit = unfitForClient(names, headers)
+  if (unfit.length > 0 && isReturned(headers)) throw stratumError('ORIGIN_LOOP')
+  const location = names.includes('location') ? headers.get('location') : null
+  const moved = location === null ? null : fromOutside(location, target, origin)
   if (unfit.length === 0 && moved === location) return answer
   const passed = new Response(answer.body, answer)
   for (const name of unfit) passed.headers.delete(name)
@@ -125,8 +138,8 @@ function passOn(request: Request, url: URL, answer: UpgradedResponse, origin: Or
 }
 
 /** A redirect to the origin's own host, of which the client knows nothing, as one to the host that was asked. */
-function fromOutside(location: string, url: URL, origin: Origin): string {
+function fromOutside(location: string, asked: Target, origin: Origin): string {
   if (!URL.canParse(location)) return location
   const target = new URL(location)
-  return target.origin === origin.identity ? url.origin + target.href.slice(target.origin.length) : location
+  return target.origin === origin.identity ? asked.site + target.href.slice(target.origin.length) : location
 }

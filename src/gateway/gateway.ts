@@ -5,14 +5,16 @@
 import type { NamedTenant } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
-import { BoundedMap } from '../crypto/bounded-map.ts'
-import { canonicalHost, type HostRules, identifyHost } from '../resolver/identify.ts'
+import { describeCause, type LogLine, type RequestFacts, tenths } from '../http/log.ts'
+import { type Trace, traceOf } from '../http/trace.ts'
+import type { HostRules } from '../resolver/identify.ts'
 import { errorAnswer, redirectToHost } from './answers.ts'
 import type { GatewayContext } from './context.ts'
 import { type ContextTokens, KEY_SET_PATH } from './context-token.ts'
 import { forward } from './forward.ts'
-import { headersForOrigin, isWebSocketUpgrade, LOOP_HEADER, requestIdOf } from './headers.ts'
+import { type Fields, headersForOrigin, isWebSocketUpgrade, LOOP_HEADER, requestIdOf } from './headers.ts'
 import type { Origin, Origins } from './origins.ts'
+import { pathOf, placeReader, type Site } from './place.ts'
 import { canonicalHostOf, type Maintenance, maintenanceOf, originOf } from './settings.ts'
 
 /** Milliseconds until an origin's headers. */
@@ -23,27 +25,13 @@ export type WaitUntil = (work: Promise<unknown>) => void
 
 /** A request on its way in. */
 export interface Arrival {
-  /** As it came. */
-  host: string
+  fields: Fields
   /** What the host names. */
   named: NamedTenant
   requestId: string
+  /** What is found out about it, for the log. */
+  facts: RequestFacts
   waitUntil?: WaitUntil | undefined
-}
-
-/** One line of the log; never a header, a body, a path or a query. */
-export interface GatewayLogLine {
-  level: 'info' | 'error'
-  request_id: string
-  method: string
-  route: 'gateway'
-  status: number
-  duration_ms: number
-  tenant_id?: string
-  /** Of an answer of the gateway's own. */
-  code?: string
-  /** What went wrong underneath, by its kind; only for 5xx. */
-  cause?: string
 }
 
 export interface GatewayOptions {
@@ -52,7 +40,7 @@ export interface GatewayOptions {
    * The context of the tenant that the host names, for whom the request's credential says.
    * @throws {StratumError} that refuses the request, such as TENANT_NOT_FOUND, TENANT_SUSPENDED, TOKEN_INVALID
    */
-  resolve: (request: Request, arrival: Arrival) => Promise<GatewayContext>
+  resolve: (arrival: Arrival) => GatewayContext | Promise<GatewayContext>
   tokens: ContextTokens
   origins: Origins
   /** Where a tenant's requests go whose config names no origin; null: such a tenant's host serves the API. */
@@ -61,65 +49,51 @@ export interface GatewayOptions {
   audience?: string | undefined
   /** Milliseconds until an origin's headers. Default 30,000. */
   timeout?: number | undefined
-  log?: (line: GatewayLogLine) => void
+  /** Receives one line for each request that is not the API's. */
+  log?: ((line: LogLine) => void) | undefined
 }
 
 /** Answers what is for the gateway; null for what the API serves. */
 export type Gateway = (request: Request, beside?: { waitUntil?: WaitUntil }) => Promise<Response | null>
 
-/** What a Host header says, as far as it can be read without the database. */
-interface ReadHost {
-  /** As it is compared; null for what is no host. */
-  host: string | null
-  named: NamedTenant | null
-}
-
-const MAXIMUM_HOSTS = 1_000
-
-/** Hosts, read once each. */
-function hostReader(rules: HostRules): (asked: string) => ReadHost {
-  const known = new BoundedMap<string, ReadHost>(MAXIMUM_HOSTS)
-  return (asked) => {
-    const kept = known.get(asked)
-    if (kept) return kept
-    const read = { host: canonicalHost(asked), named: identifyHost(asked, rules) }
-    if (read.host !== null) known.set(asked, read)
-    return read
-  }
-}
-
 /** A request on its way, and what has been found out about it. */
 interface Passage {
   request: Request
-  /** Null where Host is no host: then neither is the URL that workerd makes with it one. */
-  url: URL | null
-  /** As it is compared; null for what is no host. */
-  host: string | null
+  /** Null for what is no host: then neither is the URL that workerd makes with it one. */
+  site: Site | null
+  /** With the query. */
+  path: string
   arrival: Arrival
-  context?: GatewayContext
+  trace: Trace
   maintenance?: Maintenance
-}
-
-/** The URL and host of a request that says one and the same with both. @throws REQUEST_NOT_FORWARDABLE */
-function placeOf({ url, host, arrival }: Passage): { url: URL; host: string } {
-  // Two Host headers, or a URL that names another host than they do: it is anybody's guess which the app would take.
-  if (url !== null && host !== null && (arrival.host === url.host || host === canonicalHost(url.host))) return { url, host }
-  throw stratumError('REQUEST_NOT_FORWARDABLE', { reason: 'it does not name one valid host' })
 }
 
 /** Others would send their body again, or not at all, and a socket cannot be redirected. */
 const isMovable = (request: Request) => (request.method === 'GET' || request.method === 'HEAD') && !isWebSocketUpgrade(request)
+
+const isForKeys = (request: Request, path: string) =>
+  path.startsWith(KEY_SET_PATH) && path.split('?')[0] === KEY_SET_PATH && (request.method === 'GET' || request.method === 'HEAD')
+
+/** What is served from an answer older than was promised says so. A socket's beginning cannot. */
+function markedStale(answer: Response, { context }: RequestFacts): Response {
+  if (context !== 'stale' || answer.status === 101) return answer
+  const marked = new Response(answer.body, answer)
+  marked.headers.set('stratum-stale', 'true')
+  return marked
+}
 
 /** The answer to one request, or null where the API has to give it. @throws {StratumError} */
 async function pass(
   passage: Passage,
   { resolve, tokens, origins, origin: usual, audience, timeout = DEFAULT_TIMEOUT }: GatewayOptions,
 ): Promise<Response | null> {
-  const { request, arrival } = passage
-  const { url, host } = placeOf(passage)
-  if (tokens.isLoopMark(request.headers.get(LOOP_HEADER))) throw stratumError('ORIGIN_LOOP')
-  const context = await resolve(request, arrival)
-  passage.context = context
+  const { request, site, path, arrival, trace } = passage
+  const { fields, requestId, facts } = arrival
+  if (site === null) throw stratumError('REQUEST_NOT_FORWARDABLE', { reason: 'it does not name one valid host' })
+  if (tokens.isLoopMark(fields.get(LOOP_HEADER))) throw stratumError('ORIGIN_LOOP')
+  const found = resolve(arrival)
+  const context = found instanceof Promise ? await found : found
+  facts.tenant = context.tenant_id
   const named = originOf(context)
   if (named === null && usual === null) return null
   const maintenance = maintenanceOf(context)
@@ -128,51 +102,58 @@ async function pass(
     throw stratumError('TENANT_MAINTENANCE', {}, maintenance.message === undefined ? {} : { message: maintenance.message })
   }
   const canonical = canonicalHostOf(context)
-  if (canonical !== null && canonical !== host && isMovable(request)) return redirectToHost(url, canonical, arrival.requestId)
+  if (canonical !== null && canonical !== site.host && isMovable(request)) return redirectToHost(site.origin + path, canonical, requestId)
   const origin = named === null ? (usual as Origin) : origins.named(named)
-  const signed = await tokens.sign(context, origin.identity === usual?.identity ? (audience ?? origin.identity) : origin.identity)
-  const headers = headersForOrigin(request, { url, host, requestId: arrival.requestId, context: signed, loopMark: tokens.loopMark })
+  const reader = origin.identity === usual?.identity ? (audience ?? origin.identity) : origin.identity
+  const signed = tokens.kept(context, reader) ?? (await tokens.sign(context, reader))
+  const { scheme, hostAndPort } = site
+  // Whoever may write a tenant's config says where this goes, and must not get what others show us.
+  const withhold = named !== null && facts.principal === 'token'
+  const headers = headersForOrigin(request, fields, { scheme, hostAndPort, requestId, trace, context: signed, loopMark: tokens.loopMark, withhold })
   // What was refused as it came back says so to who sent it.
-  return forward(request, url, headers, { origin, timeout, isReturned: (answer) => tokens.isLoopMark(answer.get(LOOP_HEADER)) })
+  const isReturned = (answer: Headers) => tokens.isLoopMark(answer.get(LOOP_HEADER))
+  const answer = await forward({ request, target: { site: site.origin, path }, headers }, { origin, timeout, isReturned })
+  return markedStale(answer, facts)
 }
 
-const describe = ({ cause }: StratumError) => (cause instanceof Error ? `${cause.name}: ${cause.message.split(':')[0]?.slice(0, 200)}` : undefined)
-
-function logLine({ request, arrival, context }: Passage, started: number, status: number, error?: StratumError): GatewayLogLine {
-  const cause = error !== undefined && status >= 500 ? describe(error) : undefined
+function logLine({ request, arrival, trace }: Passage, started: number, status: number, error?: StratumError): LogLine {
+  const cause = error?.cause !== undefined && status >= 500 ? describeCause(error) : undefined
   return {
     level: error !== undefined && status >= 500 ? 'error' : 'info',
     request_id: arrival.requestId,
     method: request.method,
     route: 'gateway',
     status,
-    duration_ms: Math.round((performance.now() - started) * 10) / 10,
-    ...(context === undefined ? {} : { tenant_id: context.tenant_id }),
+    duration_ms: tenths(performance.now() - started),
+    trace_id: trace.id,
+    ...arrival.facts,
     ...(error === undefined ? {} : { code: error.code }),
     ...(cause === undefined ? {} : { cause }),
   }
 }
 
 export function createGateway(options: GatewayOptions): Gateway {
-  const { hosts, tokens, log = () => {} } = options
-  const readHost = hostReader(hosts)
+  const { hosts, tokens, log } = options
+  const placeOf = placeReader(hosts)
 
   return async (request, { waitUntil } = {}) => {
-    const url = URL.canParse(request.url) ? new URL(request.url) : null
-    if (url?.pathname === KEY_SET_PATH && (request.method === 'GET' || request.method === 'HEAD')) return tokens.keySet()
-    const asked = request.headers.get('host') ?? url?.host ?? ''
-    const { host, named } = readHost(asked)
+    const { url, headers } = request
+    const path = pathOf(url)
+    if (isForKeys(request, path)) return tokens.keySet()
+    const { named, site } = placeOf(url, headers.get('host'))
     if (named === null) return null
-    const passage: Passage = { request, url, host, arrival: { host: asked, named, requestId: requestIdOf(request.headers), waitUntil } }
+    const fields: Fields = new Map(headers)
+    const arrival: Arrival = { fields, named, requestId: requestIdOf(fields), facts: { sources: named.source }, waitUntil }
+    const passage: Passage = { request, site, path, arrival, trace: traceOf(fields.get('traceparent')) }
     const started = performance.now()
     try {
       const answer = await pass(passage, options)
-      if (answer) log(logLine(passage, started, answer.status))
+      if (answer) log?.(logLine(passage, started, answer.status))
       return answer
     } catch (thrown) {
       const error = thrown instanceof StratumError ? thrown : stratumError('INTERNAL_ERROR', {}, { cause: thrown })
-      log(logLine(passage, started, error.status, error))
-      const answer = await errorAnswer(request, error, passage.arrival.requestId, passage.maintenance)
+      log?.(logLine(passage, started, error.status, error))
+      const answer = await errorAnswer(request, error, arrival.requestId, passage.maintenance)
       if (error.code === 'ORIGIN_LOOP') answer.headers.set(LOOP_HEADER, tokens.loopMark)
       return answer
     }

@@ -1,5 +1,6 @@
 /** Which headers go on to the origin and back, and what the gateway says itself. */
 import { fromBase64 } from '../crypto/base64.ts'
+import type { Trace } from '../http/trace.ts'
 
 /** RFC 9110 §7.6.1, and those that are of one connection by custom. */
 const HOP_BY_HOP = new Set([
@@ -15,7 +16,8 @@ const HOP_BY_HOP = new Set([
   'upgrade',
 ])
 /** What says who the client is and which host it asked: the gateway's word alone. And Cloudflare's mark of a Worker's own request. */
-const REPLACED = /^(stratum-|x-tenant-|x-forwarded-|forwarded$|x-real-ip$|x-original-host$|cf-worker$)/
+const REPLACED =
+  /^(stratum-|x-tenant(-|$)|x-forwarded(-|$)|forwarded$|(x-real|true-client|x-client|x-cluster-client|fastly-client)-ip$|x-original-(host|url)$|x-rewrite-url$|cf-worker$)/
 const API_KEY = /sk_(live|test)_[A-Za-z0-9_-]{43}/
 const REQUEST_ID = /^[\w.:-]{1,128}$/
 
@@ -29,10 +31,13 @@ export const ERROR_HEADER = 'stratum-error'
 /** Does this request ask for a WebSocket? */
 export const isWebSocketUpgrade = ({ method, headers }: Request): boolean => method === 'GET' && headers.get('upgrade')?.toLowerCase() === 'websocket'
 
+/** A request's headers, read once: each look into `Headers` leaves JavaScript. Names in lower case. */
+export type Fields = ReadonlyMap<string, string>
+
 /** The request's own id if it is a plain one, else a new one. */
-export function requestIdOf(headers: Headers): string {
-  const given = headers.get('x-request-id')
-  return given !== null && REQUEST_ID.test(given) ? given : crypto.randomUUID()
+export function requestIdOf(fields: { get(name: string): string | null | undefined }): string {
+  const given = fields.get('x-request-id')
+  return given && REQUEST_ID.test(given) ? given : crypto.randomUUID()
 }
 
 /** Does a header's value hold an API key of ours, in clear or as the name or password of Basic? */
@@ -46,51 +51,60 @@ function holdsApiKey(name: string, value: string): boolean {
 /** Many servers read `x_tenant_id` and `x-tenant-id` as one name. */
 const isReplaced = (name: string) => REPLACED.test(name.includes('_') ? name.replaceAll('_', '-') : name)
 
-/** The names that Connection declares to be of this connection only; null for none. */
-function namedByConnection(headers: Headers): string[] | null {
-  const named = headers.get('connection')
-  return named === null ? null : named.split(',').map((name) => name.trim().toLowerCase())
-}
+/** The names that Connection declares to be of this connection only. */
+const namedBy = (connection: string | null | undefined): string[] | undefined => connection?.split(',').map((name) => name.trim().toLowerCase())
 
+/** What the gateway says itself of a request that it forwards. */
 export interface Forwarding {
-  /** The URL that was asked for. */
-  url: URL
-  /** The host that was asked, as it is compared. */
-  host: string
+  /** The scheme, and the host with its port, that were asked for. */
+  scheme: string
+  hostAndPort: string
   requestId: string
+  trace: Trace
   /** The signed context. */
   context: string
   /** Value of {@link LOOP_HEADER}. */
   loopMark: string
+  /** The bearer token is one of ours, and not for this origin. */
+  withhold: boolean
 }
 
 /**
  * The headers for the origin: the client's without those that are the gateway's to say, of one connection, or hold an
- * API key of ours. `traceparent`, cookies and the app's own credentials pass.
+ * API key of ours. Cookies, traces and the app's own credentials pass.
  */
-export function headersForOrigin(request: Request, { url, host, requestId, context, loopMark }: Forwarding): Headers {
+export function headersForOrigin(
+  request: Request,
+  fields: Fields,
+  { scheme, hostAndPort, requestId, trace, context, loopMark, withhold }: Forwarding,
+): Headers {
   const headers = new Headers(request.headers)
-  const connection = namedByConnection(headers)
-  for (const [name, value] of request.headers) {
+  const connection = namedBy(fields.get('connection'))
+  for (const [name, value] of fields) {
     if (HOP_BY_HOP.has(name) || isReplaced(name) || connection?.includes(name) || holdsApiKey(name, value)) headers.delete(name)
   }
-  if (isWebSocketUpgrade(request)) headers.set('upgrade', 'websocket')
+  if (fields.has('upgrade') && isWebSocketUpgrade(request)) headers.set('upgrade', 'websocket')
+  if (withhold) headers.delete('authorization')
   // The URL of the forwarded request says which host the origin is asked for.
   headers.delete('host')
-  headers.set('x-forwarded-host', url.port === '' ? host : `${host}:${url.port}`)
-  headers.set('x-forwarded-proto', url.protocol.slice(0, -1))
-  const client = request.headers.get('cf-connecting-ip')
-  if (client !== null) headers.set('x-forwarded-for', client)
+  headers.set('x-forwarded-host', hostAndPort)
+  headers.set('x-forwarded-proto', scheme)
+  const client = fields.get('cf-connecting-ip')
+  if (client !== undefined) headers.set('x-forwarded-for', client)
   headers.set('x-request-id', requestId)
+  if (trace.begun !== null) {
+    headers.set('traceparent', trace.begun)
+    // It was of a traceparent that could not be read.
+    if (fields.has('tracestate')) headers.delete('tracestate')
+  }
   headers.set(LOOP_HEADER, loopMark)
   headers.set(CONTEXT_HEADER, context)
   return headers
 }
 
-/** What of an origin's headers is ours to say, or of one connection. */
-export function unfitForClient(headers: Headers): string[] {
-  const connection = namedByConnection(headers)
+/** Which of an origin's headers are ours to say, or of one connection. */
+export function unfitForClient(names: readonly string[], headers: Headers): string[] {
+  const connection = names.includes('connection') ? namedBy(headers.get('connection')) : undefined
   // Upgrade is the answer's own word for what to speak instead, e.g. beside 426.
-  const isUnfit = (name: string) => name.startsWith('stratum-') || (HOP_BY_HOP.has(name) && name !== 'upgrade') || (connection?.includes(name) ?? false)
-  return [...headers.keys()].filter(isUnfit)
+  return names.filter((name) => name.startsWith('stratum-') || (HOP_BY_HOP.has(name) && name !== 'upgrade') || connection?.includes(name))
 }

@@ -5,19 +5,27 @@ import { BoundedMap } from '../crypto/bounded-map.ts'
 
 /** A Worker that is bound to this one. */
 export interface ServiceBinding {
-  fetch(request: Request): Promise<Response>
+  fetch(url: string, init: RequestInit): Promise<Response>
 }
 
 /** Bindings that may be origins, by their name. */
 export type ServiceBindings = Readonly<Record<string, ServiceBinding>>
+
+/** What a URL asks for. */
+export interface Target {
+  /** Scheme, host and port. */
+  readonly site: string
+  /** Path and query, which begin with a slash. */
+  readonly path: string
+}
 
 /** An application that requests are forwarded to. */
 export interface Origin {
   /** What it is called as the audience of a context, unless configured otherwise: its URL's origin, or `service:NAME`. */
   readonly identity: string
   /** The URL at the origin that a request's URL stands for. */
-  urlFor(requested: URL): string
-  fetch(request: Request): Promise<Response>
+  urlFor(asked: Target): string
+  fetch(url: string, init: RequestInit): Promise<Response>
 }
 
 const isService = (binding: unknown): binding is ServiceBinding => typeof (binding as ServiceBinding | null)?.fetch === 'function'
@@ -28,19 +36,19 @@ export const originBindings = (env: Record<string, unknown>): ServiceBindings =>
     Object.entries(env).filter((entry): entry is [string, ServiceBinding] => /^ORIGIN(_[A-Z0-9_]{1,60})?$/.test(entry[0]) && isService(entry[1])),
   )
 
-function urlOrigin(base: URL): Origin {
+function urlOrigin({ origin: identity }: URL): Origin {
   return {
-    identity: base.origin,
-    urlFor: ({ pathname, search }) => base.origin + pathname + search,
-    fetch: (request) => fetch(request),
+    identity,
+    urlFor: ({ path }) => identity + path,
+    fetch: (url, init) => fetch(url, init),
   }
 }
 
 /** A bound Worker sees the URL that was asked for: it is reached by its name, not by a host. */
 const serviceOrigin = (name: string, service: ServiceBinding): Origin => ({
   identity: `service:${name}`,
-  urlFor: ({ href }) => href,
-  fetch: (request) => service.fetch(request),
+  urlFor: ({ site, path }) => site + path,
+  fetch: (url, init) => service.fetch(url, init),
 })
 
 function problemOfUrl(text: string, development: boolean): string | null {

@@ -1,13 +1,17 @@
 /** The context of a request that is to be forwarded, from the contexts that the process keeps. */
 import type { Actor, Credential } from '../core/actor.ts'
+import { stratumError } from '../core/error-classes.ts'
+import { onceFor } from '../core/once-for.ts'
 import type { TenantContext } from '../features/context/contract.ts'
-import { visitTenant } from '../features/context/operations.ts'
-import type { Services } from '../features/operation.ts'
+import { keptContext } from '../features/context/kept.ts'
+import { Refused, type RunOptions, type Services, type Shaped } from '../features/operation.ts'
+import { type RequestFacts, tenths } from '../http/log.ts'
 import type { RateLimiter } from '../http/rate-limit.ts'
 import { withStandingIssuer } from '../http/request.ts'
 import type { GatewayContext } from './context.ts'
 import { readForwardedCredential } from './credential.ts'
 import type { Arrival } from './gateway.ts'
+import { Guard } from './guard.ts'
 
 /** The app is told who asks; what they may do there is the app's own business, so no scope is needed to be told of. */
 function forwarded(context: TenantContext, credential: Credential): GatewayContext {
@@ -18,24 +22,92 @@ function forwarded(context: TenantContext, credential: Credential): GatewayConte
   return { ...rest, principal: { type, id, scopes, ...issuer }, acting_as }
 }
 
+/** Made once for a kept context and who asks, so that what hangs on it need not be made again either. */
+const forwardedTo = onceFor((context: TenantContext) => onceFor((credential: Credential) => forwarded(context, credential)))
+
+/**
+ * The version that the answer has to hold at least. Only who is known may ask for one: a version that nobody has seen
+ * costs requests to the database.
+ * @throws REQUEST_NOT_FORWARDABLE
+ */
+function minimumVersionOf({ fields }: Arrival, credential: Credential): string | undefined {
+  const given = fields.get('stratum-min-version')
+  if (given === undefined || credential.type === 'visitor') return undefined
+  if (/^\d{1,19}$/.test(given)) return given
+  throw stratumError('REQUEST_NOT_FORWARDABLE', { reason: 'Stratum-Min-Version is not what an answer said in Stratum-Version' })
+}
+
+const telling =
+  (facts: RequestFacts): NonNullable<RunOptions['tell']> =>
+  ({ outcome, milliseconds }) => {
+    if (outcome) facts.context = outcome
+    if (milliseconds !== undefined) facts.database_ms = tenths((facts.database_ms ?? 0) + milliseconds)
+  }
+
+/** The context of the tenant that the host names, for whoever asks. Not of the API: for who stands in front of an app. */
+function visit(services: Services, arrival: Arrival, credential: Credential, { address, guard }: Asker): GatewayContext | Promise<GatewayContext> {
+  const { named, requestId, facts, waitUntil } = arrival
+  facts.principal = credential.type
+  if (credential.type === 'token' && credential.tenant !== null) facts.sources = `${named.source} token`
+  const actor: Actor = { credential, named: [named], exposed: true, request_id: requestId, source_ip: address }
+  const tell = telling(facts)
+  const call = (input: object) => {
+    guard.beforeAsking(credential)
+    return services.db.call('visit_tenant', actor, input, tell)
+  }
+  const options = { asking: { minimumVersion: minimumVersionOf(arrival, credential), waitUntil }, tell }
+  const shaped = keptContext(services, { operation: 'visitTenant', credential, named: actor.named }, { actor, options }, call, {})
+  const answered = ({ value }: Shaped) => {
+    if (credential.type === 'api_key') guard.noteAccepted(credential)
+    return forwardedTo(value as TenantContext)(credential)
+  }
+  return shaped instanceof Promise ? shaped.then(answered) : answered(shaped)
+}
+
+/** Who asks, as far as the request's address tells. */
+interface Asker {
+  address: string | null
+  guard: Guard
+}
+
 /**
  * Whoever has no credential of ours is a visitor: the tenant is known by its host, and who asks is between the client
- * and the app. Hosts that nobody has are guessed from one address so often and no oftener; what is
- * kept is served all the same.
+ * and the app. At once where what is kept may be served.
  */
-export function resolveArrivals(services: Services, limiter: RateLimiter): (request: Request, arrival: Arrival) => Promise<GatewayContext> {
-  return async (request, { named, requestId, waitUntil }) => {
-    const address = request.headers.get('cf-connecting-ip')
-    const resolve = async (): Promise<GatewayContext> => {
-      const credential = (await readForwardedCredential(request, services)) ?? ({ type: 'visitor' } as const)
-      const actor: Actor = { credential, named: [named], exposed: true, request_id: requestId, source_ip: address }
-      return forwarded(await visitTenant(services, actor, { waitUntil }, () => limiter.requireWelcome(address)), credential)
+export function resolveArrivals(services: Services, limiter: RateLimiter): (arrival: Arrival) => GatewayContext | Promise<GatewayContext> {
+  return (arrival) => {
+    const address = arrival.fields.get('cf-connecting-ip') ?? null
+    const asker = { address, guard: new Guard(limiter, address) }
+    const resolve = () => {
+      const credential = readForwardedCredential(arrival, services, asker.guard)
+      return credential instanceof Promise ? credential.then((read) => visit(services, arrival, read, asker)) : visit(services, arrival, credential, asker)
     }
     try {
-      return await withStandingIssuer(services, async () => {}, resolve)
+      const first = resolve()
+      if (!(first instanceof Promise)) return first
+      const waited = waitedFor(services, first, resolve, asker.guard)
+      // To the end, though the client leaves: or nobody would count what it had the database refuse.
+      arrival.waitUntil?.(waited.catch(() => undefined))
+      return waited
     } catch (error) {
-      limiter.noteRefusal(address, error, ['API_KEY_INVALID', 'TENANT_NOT_FOUND'])
-      throw error
+      throw refusalOf(error)
     }
+  }
+}
+
+const refusalOf = (error: unknown) => (error instanceof Refused ? error.refusal : error)
+
+/** What the database or an issuer has to be waited for. */
+async function waitedFor(services: Services, first: Promise<GatewayContext>, again: () => GatewayContext | Promise<GatewayContext>, guard: Guard) {
+  let answer: Promise<GatewayContext> | null = first
+  const readAgain = async () => {
+    answer = null
+  }
+  try {
+    return await withStandingIssuer(services, readAgain, async () => answer ?? again())
+  } catch (thrown) {
+    const error = refusalOf(thrown)
+    guard.noteRefusal(error)
+    throw error
   }
 }

@@ -1,5 +1,7 @@
-import { type Context, Hono } from 'hono'
+import type { Context, Hono } from 'hono'
 import { cors } from 'hono/cors'
+import { HonoBase } from 'hono/hono-base'
+import { TrieRouter } from 'hono/router/trie-router'
 import type { Actor, Credential, NamedTenant } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
@@ -29,6 +31,9 @@ export interface AppOptions {
 type AppEnv = { Variables: { requestId: string; facts: RequestFacts } }
 
 const BASE = '/api/v1'
+
+/** With the one router that can hold our routes: hono's own choice would carry two, and find that out at the first request. */
+const emptyApp = (): Hono<AppEnv> => new HonoBase<AppEnv>({ router: new TrieRouter() })
 
 const literalFirst = ({ endpoint }: Operation) => endpoint.path.replaceAll(':', '~')
 
@@ -62,14 +67,21 @@ function waitUntilOf(context: Context): ((work: Promise<unknown>) => void) | und
   }
 }
 
+/** Work that goes on though the client leaves: the platform drops what then still waits, and nobody would note how a call of the database ended. */
+function seeThrough<T>(context: Context, work: Promise<T>): Promise<T> {
+  waitUntilOf(context)?.(work.catch(() => undefined))
+  return work
+}
+
 /** The credential of a request. An issuer that nobody knows is asked of the database, so naming ever new ones is guessing too. */
 async function readWelcome(context: Context, services: Services, limiter: RateLimiter): Promise<Credential | null> {
   let asked = false
   try {
-    return await readCredential(context.req.raw, services, () => {
+    const read = readCredential(context.req.raw, services, () => {
       limiter.requireWelcome(addressOf(context))
       asked = true
     })
+    return await (asked ? seeThrough(context, read) : read)
   } catch (error) {
     if (asked) limiter.noteRefusal(addressOf(context), error, ['TOKEN_INVALID'])
     throw error
@@ -87,13 +99,17 @@ async function answer(context: Context<AppEnv>, operation: Operation, services: 
     if (endpoint.open) return context.json({ status: 'ok' })
     throw stratumError('AUTHENTICATION_REQUIRED')
   }
-  if (credential.type === 'api_key') limiter.requireWelcome(addressOf(context))
+  if (credential.type === 'api_key') limiter.requireWelcome(addressOf(context), credential)
   const actor: Actor = { credential, named: [], exposed: true, request_id: context.get('requestId'), source_ip: addressOf(context) }
   const readAgain = async () => {
     actor.credential = (await readCredential(context.req.raw, services)) ?? credential
   }
   const facts = context.get('facts')
-  const judged = <T>(work: () => Promise<T>) => withStandingIssuer(services, readAgain, work)
+  const judged = <T>(work: () => Promise<T>) => {
+    const done = withStandingIssuer(services, readAgain, work)
+    // What is served as it is kept says so at once, and has nothing to see through.
+    return facts.context === 'hit' ? done : seeThrough(context, done)
+  }
   let input: Record<string, unknown>
   let preview: boolean
   let options: RunOptions
@@ -121,8 +137,11 @@ async function answer(context: Context<AppEnv>, operation: Operation, services: 
     if (!(error instanceof StratumError && error.code === 'RATE_LIMITED')) await judged(() => services.db.call('authenticate', actor, {}))
     throw error
   }
-  if (preview) return context.json(await judged(() => operation.preview(services, actor, input)))
-  return context.json((await judged(() => operation.run(services, actor, input, options))) as object, endpoint.status)
+  const done = await judged<object>(() =>
+    preview ? operation.preview(services, actor, input) : (operation.run(services, actor, input, options) as Promise<object>),
+  )
+  limiter.noteAccepted(credential)
+  return context.json(done, preview ? 200 : endpoint.status)
 }
 
 /** What the log says of who asks and for whom; a principal's own name is nobody's but the audit trail's. */
@@ -148,7 +167,7 @@ async function limited(context: Context<AppEnv>, limiter: RateLimiter, work: () 
 
 /** The API as a Hono app. It needs only Web APIs. */
 export function createApp({ services, corsOrigins = [], limiter = new RateLimiter(), log = () => {}, version }: AppOptions): Hono<AppEnv> {
-  const api = new Hono<AppEnv>()
+  const api = emptyApp()
   // Literal segments before parameters: /config/batch is not the key "batch".
   for (const operation of [...operationList].sort((a, b) => (literalFirst(a) < literalFirst(b) ? -1 : 1))) {
     api.on(operation.endpoint.method, operation.endpoint.path, (context) => limited(context, limiter, () => answer(context, operation, services, limiter)))
@@ -156,12 +175,15 @@ export function createApp({ services, corsOrigins = [], limiter = new RateLimite
   const describe = once(() => openApiDocument(endpointList, { version }))
   const docs = once(() => docsPage(describe()))
 
-  const app = new Hono<AppEnv>()
+  const app = emptyApp()
   app.use(requestLog(log))
   const forBrowsers = cors({
     origin: [...corsOrigins],
-    allowHeaders: ['authorization', 'content-type', 'x-api-key', 'x-tenant-id', 'x-request-id', 'idempotency-key', 'if-match', 'stratum-min-version'],
-    exposeHeaders: ['x-request-id', 'retry-after', 'ratelimit', 'ratelimit-policy', 'stratum-version', 'stratum-stale', 'server-timing'],
+    allowHeaders: [
+      ...['authorization', 'content-type', 'x-api-key', 'x-tenant-id', 'x-request-id', 'idempotency-key', 'if-match', 'stratum-min-version'],
+      ...['traceparent', 'tracestate'],
+    ],
+    exposeHeaders: ['x-request-id', 'retry-after', 'ratelimit', 'ratelimit-policy', 'stratum-version', 'stratum-stale', 'server-timing', 'traceresponse'],
     maxAge: 600,
   })
   // Nobody else sends an origin, and the answer is not kept by anybody whom it would have to vary for.

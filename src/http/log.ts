@@ -1,6 +1,7 @@
 import type { MiddlewareHandler } from 'hono'
 import { routePath } from 'hono/route'
 import { StratumError } from '../core/errors.ts'
+import { traceOf } from './trace.ts'
 
 /** One line of the log. Never a header, a body or a query: these may hold secrets. */
 export interface LogLine {
@@ -13,7 +14,7 @@ export interface LogLine {
   duration_ms: number
   /** Of the W3C trace context: the caller's, or one that begins here. */
   trace_id: string
-  /** What kind of principal asked: `api_key` or `token`. */
+  /** What kind of principal asked: `api_key`, `token` or, at the gateway, `visitor`. */
   principal?: string
   /** What named the tenant, in the order in which it was judged, and the first name. */
   sources?: string
@@ -31,15 +32,6 @@ export type Log = (line: LogLine) => void
 /** What is found out while a request is answered. */
 export type RequestFacts = Pick<LogLine, 'principal' | 'sources' | 'tenant' | 'context' | 'database_ms'>
 
-/** 32 hexadecimal digits, of which 122 bits are random; made by the platform in one go. */
-const randomHex = () => crypto.randomUUID().replaceAll('-', '')
-
-/** The trace id of a `traceparent` header, or a new one where there is none (W3C Trace Context, version 00). */
-export function traceIdOf(traceparent: string | undefined): string {
-  const [, id] = /^[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}(-.*)?$/.exec(traceparent ?? '') ?? []
-  return id === undefined || /^0+$/.test(id) ? randomHex() : id
-}
-
 /** Milliseconds with one digit after the point. */
 export const tenths = (milliseconds: number): number => Math.round(milliseconds * 10) / 10
 
@@ -49,13 +41,13 @@ export const requestLog =
   async (context, next) => {
     const given = context.req.header('x-request-id')
     const requestId = given && /^[\w.:-]{1,128}$/.test(given) ? given : crypto.randomUUID()
-    const traceId = traceIdOf(context.req.header('traceparent'))
+    const { id: traceId } = traceOf(context.req.header('traceparent'))
     context.set('requestId', requestId)
     context.set('facts', {})
     // Before the answer is made, as all headers that are known by then: each one set on it makes it anew.
     context.header('x-request-id', requestId)
     // The trace goes on in the answer: https://w3c.github.io/trace-context/#traceresponse-header
-    context.header('traceresponse', `00-${traceId}-${randomHex().slice(16)}-00`)
+    context.header('traceresponse', `00-${traceId}-${crypto.randomUUID().replaceAll('-', '').slice(16)}-00`)
     const started = performance.now()
     await next()
     const { status } = context.res
@@ -78,7 +70,7 @@ export const requestLog =
  * The kind of failure. A server's own words may quote what it was sent: of the database's only the SQLSTATE
  * is told, of others what stands before a colon.
  */
-function describeCause(error: Error): string {
+export function describeCause(error: Error): string {
   const cause = error.cause instanceof Error ? error.cause : error
   const { code } = cause as { code?: unknown }
   return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? `SQLSTATE ${code}` : `${cause.name}: ${cause.message.split(':')[0]?.slice(0, 200)}`

@@ -1,6 +1,8 @@
 /**
- * How often somebody may ask. Counted by the platform where its limiter is bound, else in this isolate, which is no
- * exact count over all of them: enough to keep one caller from taking the database from the others.
+ * How often somebody may ask. Requests to the API are counted for their principal and tenant: by the platform where its
+ * limiter is bound, for all isolates of one of its locations, else in this isolate. Refusals are counted in this isolate
+ * for their address, of the API and of the gateway. None is an exact count over all isolates: enough to keep one caller from
+ * taking the database from the others.
  * Headers: draft-ietf-httpapi-ratelimit-headers.
  */
 import type { Context } from 'hono'
@@ -26,14 +28,34 @@ export interface RateLimits {
   principal?: Limit | undefined
   /** For all tokens of one tenant. */
   tenant?: Limit | undefined
-  /** For keys and hosts from one address that nobody has. */
+  /** For what is refused to one address as nobody's: API keys, and what the database had to be asked for. */
   refused?: Limit | undefined
+  /** Counts instead of this isolate, by limits of its own; only what has a limit here is counted at all. */
   platform?: { principal?: PlatformLimiter | undefined; tenant?: PlatformLimiter | undefined }
   now?: () => number
 }
 
 /** Callers that are counted at once; who asked longest ago is forgotten first. */
 const MAXIMUM_COUNTED = 20_000
+
+/** Milliseconds for which a key that was accepted is no guess. */
+const ACCEPTED_MS = 300_000
+
+/**
+ * What is counted as one address: of IPv6 the first four groups, as whoever has one address of a /64 has them all. In one
+ * way of writing, and an IPv4 address as such however it is written.
+ */
+function countedAddress(address: string): string {
+  const canonical = address.includes(':') ? URL.parse(`http://[${address}]`)?.hostname.slice(1, -1) : undefined
+  if (canonical === undefined) return address
+  const [, ...mapped] = /^::ffff:(\w+):(\w+)$/.exec(canonical) ?? []
+  if (mapped.length > 0) return mapped.flatMap((group) => [Number.parseInt(group, 16) >> 8, Number.parseInt(group, 16) & 255]).join('.')
+  const groupsOf = (text: string) => text.split(':').filter(Boolean)
+  const zeros = '0:'.repeat(8 - groupsOf(canonical).length)
+  return groupsOf(canonical.replace('::', `:${zeros}`))
+    .slice(0, 4)
+    .join(':')
+}
 
 /** Fixed windows: simple, and at worst twice the limit over one boundary. */
 class Windows {
@@ -85,29 +107,47 @@ const tenantOf = onceFor(({ issuer, issuer_id, issuer_tenant_id, tenant }: Token
 export class RateLimiter {
   readonly #limits: RateLimits
   readonly #windows: { principal?: Windows; tenant?: Windows; refused?: Windows } = {}
+  /** When keys, by hash, were last accepted. */
+  readonly #accepted = new BoundedMap<string, number>(MAXIMUM_COUNTED)
+  readonly #now: () => number
 
   constructor(limits: RateLimits = {}) {
     this.#limits = limits
-    const now = limits.now ?? (() => Date.now())
+    this.#now = limits.now ?? (() => Date.now())
     for (const kind of ['principal', 'tenant', 'refused'] as const) {
       const limit = limits[kind]
-      if (limit) this.#windows[kind] = new Windows(limit, now)
+      if (limit) this.#windows[kind] = new Windows(limit, this.#now)
     }
   }
 
-  /** Before the database is asked about what may be a guess. @throws RATE_LIMITED where too many from this address were refused */
-  requireWelcome(address: string | null): void {
+  /**
+   * Before the database is asked about what may be a guess. A key that was accepted in the last minutes is none: others
+   * behind the same address may be who guesses.
+   * @throws RATE_LIMITED where too many from this address were refused
+   */
+  requireWelcome(address: string | null, credential?: Credential): void {
     if (address === null) return
-    const state = this.#windows.refused?.count(address, 0)
-    if (state && !state.allowed) throw tooMany('refused credentials from this address', state.reset)
+    const state = this.#windows.refused?.count(countedAddress(address), 0)
+    if (!state || state.allowed || this.#isAccepted(credential)) return
+    throw tooMany('refused credentials from this address', state.reset)
+  }
+
+  /** A request with this credential was answered. */
+  noteAccepted(credential: Credential): void {
+    if (this.#windows.refused && credential.type === 'api_key') this.#accepted.set(credential.hashes[0] ?? '', this.#now())
+  }
+
+  #isAccepted(credential: Credential | undefined): boolean {
+    const at = credential?.type === 'api_key' ? this.#accepted.get(credential.hashes[0] ?? '') : undefined
+    return at !== undefined && this.#now() - at < ACCEPTED_MS
   }
 
   /**
-   * A request from this address was refused. Counted are the refusals that guessing ends in and the database pays for: not
-   * tokens of issuers that are known, which are judged without it.
+   * A request from this address was refused. Counted are the refusals that guessing ends in, which the caller knows: keys
+   * anyway; tokens, and at the gateway hosts, where the database was asked. Tokens of known issuers are judged without it.
    */
   noteRefusal(address: string | null, error: unknown, guessed: readonly ErrorCode[]): void {
-    if (address !== null && error instanceof StratumError && guessed.includes(error.code)) this.#windows.refused?.count(address)
+    if (address !== null && error instanceof StratumError && guessed.includes(error.code)) this.#windows.refused?.count(countedAddress(address))
   }
 
   /** Count a request, and say in its answer how many more there may be. @throws RATE_LIMITED */
@@ -120,13 +160,14 @@ export class RateLimiter {
     const limit = this.#limits[kind]
     const platform = this.#limits.platform?.[kind]
     if (!limit) return
+    context.header('ratelimit-policy', `"${kind}";q=${limit.requests};w=${limit.seconds}`, { append: true })
+    // The platform says yes or no, and not how many are left.
     if (platform) {
       if (!(await platform.limit({ key })).success) throw tooMany(`of this ${kind}`, limit.seconds)
       return
     }
     const state = this.#windows[kind]?.count(key)
     if (!state) return
-    context.header('ratelimit-policy', `"${kind}";q=${limit.requests};w=${limit.seconds}`, { append: true })
     context.header('ratelimit', `"${kind}";r=${state.remaining};t=${state.reset}`, { append: true })
     if (!state.allowed) throw tooMany(`of this ${kind}`, state.reset)
   }

@@ -27,7 +27,7 @@ export async function readCredential(request: Request, { tokens, apiKeys }: Serv
   if (bearer === undefined || bearer === null) throw stratumError('TOKEN_INVALID', { reason: 'the Authorization header must read "Bearer" and one token' })
   if (looksLikeApiKey(bearer)) return { type: 'api_key', hashes: await apiKeys.hashes(bearer) }
   if (apiKey !== null || bearer.startsWith('sk_')) throw stratumError('API_KEY_INVALID')
-  return tokens.known(bearer) ?? tokens.verify(bearer, beforeAsking)
+  return tokens.known(bearer) ?? tokens.verify(bearer, { beforeAsking })
 }
 
 const isOutdated = (error: unknown): error is StratumError => error instanceof StratumError && error.code === 'ISSUER_OUTDATED'

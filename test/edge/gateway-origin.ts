@@ -19,6 +19,8 @@ export interface TestOrigin {
   gatewayPort: number
   /** Parts of an upload as they came. */
   parts: string[]
+  /** How many requests to /hang were given up so far. */
+  givenUp: number
   /** Lets /stream go on. */
   release(): void
   close(): Promise<void>
@@ -57,13 +59,18 @@ export async function startOrigin(): Promise<TestOrigin> {
       for await (const part of request) origin.parts.push(part as string)
       response.end(JSON.stringify(request.headers))
     },
-    '/hang': () => {},
+    '/hang': (request) =>
+      request.socket.once('close', () => {
+        origin.givenUp++
+      }),
     '/reset': (request) => request.socket.destroy(),
     '/garbage': (request) => request.socket.end('this is no HTTP\r\n\r\n'),
     '/broken': (request, response) => {
       response.writeHead(200, { 'content-length': '1000' })
       response.write('the first part', () => request.socket.destroy())
     },
+    '/chunks': (request) => request.socket.write('HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nfirst\r\nno size\r\n'),
+    '/contradiction': (request) => request.socket.write('HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\nabc'),
     '/gzip': (_, response) => response.writeHead(200, { 'content-encoding': 'gzip', 'content-type': 'text/plain' }).end(gzipSync('compressed by the origin')),
     '/error': (_, response) => response.writeHead(503, { 'content-type': 'text/plain' }).end('the app is busy'),
     '/redirect': (request, response) => response.writeHead(302, { location: new URL(`${request.url}`, 'http://x').searchParams.get('to') ?? '/' }).end(),
@@ -84,6 +91,7 @@ export async function startOrigin(): Promise<TestOrigin> {
   const origin: TestOrigin = {
     url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     gatewayPort: 0,
+    givenUp: 0,
     parts: [],
     release,
     async close() {

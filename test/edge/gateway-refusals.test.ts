@@ -1,5 +1,6 @@
 /** The gateway in workerd where it does not forward, or where the origin fails: whose error it is, and in which form. */
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { signToken } from '../support/installation.ts'
 import { type Answer, type Setting, startSetting } from './gateway-setting.ts'
 
 const BROWSER = { accept: 'text/html,application/xhtml+xml,*/*;q=0.8' }
@@ -40,15 +41,25 @@ describe('an origin that fails', () => {
     ['never answers', '/hang', 504, 'ORIGIN_TIMEOUT'],
     ['breaks the connection off', '/reset', 502, 'ORIGIN_UNREACHABLE'],
     ['speaks no HTTP', '/garbage', 502, 'ORIGIN_UNREACHABLE'],
+    ['says two lengths', '/contradiction', 502, 'ORIGIN_UNREACHABLE'],
     ['sends the request back', '/loop', 502, 'ORIGIN_LOOP'],
   ])('that %s is told apart from an error of its own', async (_, path, status, code) => {
     expect(await refused('acme.stratum.test', path)).toEqual([status, code])
   })
 
+  it('is the gateway itself', async () => {
+    const itself = `http://127.0.0.1:${await setting.workerd.directPort('tenants.test')}`
+    await withConfig(acme.id, 'stratum.origin', itself, async () => {
+      expect(await refused('acme.tenants.test', '/')).toEqual([502, 'ORIGIN_LOOP'])
+    })
+  })
+
   it('is not waited for longer than its headers take, though its body may', async () => {
     const sent = performance.now()
+    const before = setting.origin.givenUp
     expect(await refused('acme.stratum.test', '/hang')).toEqual([504, 'ORIGIN_TIMEOUT'])
     expect(performance.now() - sent).toBeGreaterThan(1_400)
+    await expect.poll(() => setting.origin.givenUp).toBe(before + 1)
     const answer = setting.send('acme.stratum.test', '/stream')
     await refused('acme.stratum.test', '/hang')
     setting.origin.release()
@@ -66,17 +77,15 @@ describe('an origin that fails', () => {
   })
 
   it('breaks the body off for the client too, which must not take it for whole', async () => {
-    await expect(setting.send('acme.stratum.test', '/broken')).rejects.toThrow()
+    for (const path of ['/broken', '/chunks']) await expect(setting.send('acme.stratum.test', path), path).rejects.toThrow()
     expect((await setting.send('acme.stratum.test', '/')).status).toBe(200)
   })
 
   it('is logged by kind, without what the request carried', async () => {
-    const before = setting.workerd.logs.length
     await refused('acme.stratum.test', '/reset?secret=hunter2', { ...PROGRAM, 'x-request-id': 'the-one-logged', cookie: 'hunter2' })
-    const lines = () => setting.workerd.logs.slice(before).map((line) => JSON.parse(line.message))
-    const line = { level: 'error', method: 'GET', route: 'gateway', status: 502, code: 'ORIGIN_UNREACHABLE', tenant_id: acme.id, cause: expect.any(String) }
-    await expect.poll(() => lines().find(({ request_id }) => request_id === 'the-one-logged')).toMatchObject(line)
-    expect(JSON.stringify(lines())).not.toContain('hunter2')
+    const line = { level: 'error', method: 'GET', route: 'gateway', status: 502, code: 'ORIGIN_UNREACHABLE', tenant: acme.id, cause: expect.any(String) }
+    expect(await setting.logged('the-one-logged')).toMatchObject(line)
+    expect(JSON.stringify(setting.workerd.logs)).not.toContain('hunter2')
   })
 })
 
@@ -151,6 +160,19 @@ describe("an origin of a tenant's config", () => {
     })
   })
 
+  it('gets no token that could be used here, as whoever writes the config would; the app’s own credentials it gets', async () => {
+    const ours = `Bearer ${await signToken({ tenant: 'acme', scope: 'admin' })}`
+    expect((await setting.seen('north.stratum.test', '/', { headers: { authorization: ours } })).headers['authorization']).toBe(ours)
+    await withConfig(north.id, 'stratum.origin', setting.origin.url, async () => {
+      const withOurs = (await setting.seen('north.tenants.test', '/', { headers: { authorization: ours } })).headers
+      expect(withOurs).not.toHaveProperty('authorization')
+      const claims = JSON.parse(Buffer.from(withOurs['stratum-context']?.split('.')[1] ?? '', 'base64url').toString())
+      expect(claims.principal).toMatchObject({ type: 'token', scopes: expect.arrayContaining(['admin']) })
+      const { headers } = await setting.seen('north.tenants.test', '/', { headers: { authorization: 'Bearer opaque' } })
+      expect(headers['authorization']).toBe('Bearer opaque')
+    })
+  })
+
   it('may be a Worker that is bound for it, whose own host is the one asked for, and no other binding', async () => {
     await withConfig(acme.id, 'stratum.origin', 'service:ORIGIN_SHOP', async () => {
       const options = { method: 'POST', body: 'order', headers: { 'stratum-context': 'forged' } }
@@ -212,6 +234,13 @@ describe('hosts', () => {
     ['a wildcard', 'GET / HTTP/1.1\r\nHost: *.stratum.test', 'REQUEST_NOT_FORWARDABLE'],
     ['an address', 'GET / HTTP/1.1\r\nHost: 127.0.0.1', 'TENANT_NOT_FOUND'],
     ['an IPv6 address', 'GET / HTTP/1.1\r\nHost: [::1]', 'TENANT_NOT_FOUND'],
+    ['an IPv6 address and a port', 'GET / HTTP/1.1\r\nHost: [::1]:8080', 'TENANT_NOT_FOUND'],
+    ['an address in one number', 'GET / HTTP/1.1\r\nHost: 2130706433', 'TENANT_NOT_FOUND'],
+    ['a port that is none', 'GET / HTTP/1.1\r\nHost: acme.stratum.test:north', 'REQUEST_NOT_FORWARDABLE'],
+    ['a port that is too high', 'GET / HTTP/1.1\r\nHost: acme.stratum.test:99999', 'REQUEST_NOT_FORWARDABLE'],
+    ['two dots at the end', 'GET / HTTP/1.1\r\nHost: acme.stratum.test..', 'REQUEST_NOT_FORWARDABLE'],
+    ['an escaped dot', 'GET / HTTP/1.1\r\nHost: acme%2estratum.test', 'REQUEST_NOT_FORWARDABLE'],
+    ['nothing before the dot', 'GET / HTTP/1.1\r\nHost: .stratum.test', 'REQUEST_NOT_FORWARDABLE'],
     ['another script', 'GET / HTTP/1.1\r\nHost: xn--nrth-5qa.stratum.test', 'TENANT_NOT_FOUND'],
     ['a name that only begins alike', 'GET / HTTP/1.1\r\nHost: north.stratum.test.evil.example', 'TENANT_NOT_FOUND'],
     ['two labels', 'GET / HTTP/1.1\r\nHost: a.north.stratum.test', 'TENANT_NOT_FOUND'],

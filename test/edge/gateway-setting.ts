@@ -2,6 +2,7 @@
 import { request as httpRequest, type IncomingMessage, type RequestOptions } from 'node:http'
 import { connect } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { expect } from 'vitest'
 import { generateRingKey } from '../../src/crypto/key-ring.ts'
 import { generateContextKey } from '../../src/gateway/context-keys.ts'
 import { createClient, type StratumClient } from '../../src/sdk/client.ts'
@@ -34,6 +35,8 @@ export interface Setting {
   seen(host: string, path: string, options?: RequestOptions & { body?: string }): Promise<Seen>
   /** An upload in parts. */
   upload(host: string, path: string): { write(part: string): void; end(part: string): Promise<Answer> }
+  /** The line of the log about the request of this id, once it is there. */
+  logged(requestId: string): Promise<Record<string, unknown>>
   /** The bytes of a request as they are, and of its answer. */
   raw(request: string): Promise<string>
   stop(): Promise<void>
@@ -42,8 +45,9 @@ export interface Setting {
 /**
  * `stratum.test` forwards to the origin; `tenants.test` only where a tenant's config says so; `bound.test` to a Worker that
  * is bound to it; `before.test` is `stratum.test` before its keys were rotated; `keyless.test` lacks them.
+ * @param own further hosts that forward to the origin, with variables of their own
  */
-export async function startSetting(): Promise<Setting> {
+export async function startSetting(own: Record<string, Record<string, string>> = {}): Promise<Setting> {
   const [installation, origin] = await Promise.all([createInstallation(), startOrigin()])
   const rings = { masterKeys: generateRingKey('edge'), apiKeySecrets: generateRingKey('edge') }
   const [older, newer] = await Promise.all([generateContextKey('older'), generateContextKey('newer')])
@@ -62,13 +66,16 @@ export async function startSetting(): Promise<Setting> {
   }
   const environment = (host: string, own: Record<string, string>) => ({ ...common, STRATUM_BASE_DOMAINS: host, ...own })
   const rotated = JSON.stringify([newer, older])
+  const forwarding = { STRATUM_ORIGIN: origin.url, STRATUM_CONTEXT_KEYS: rotated }
+  const others = Object.entries(own).map(([host, variables]) => [host, environment(host, { ...forwarding, ...variables })] as const)
   const workerd = await startWorkers(
     {
-      'stratum.test': environment('stratum.test', { STRATUM_ORIGIN: origin.url, STRATUM_CONTEXT_KEYS: rotated, STRATUM_CONTEXT_AUDIENCE: 'the-app' }),
+      'stratum.test': environment('stratum.test', { ...forwarding, STRATUM_CONTEXT_AUDIENCE: 'the-app' }),
       'before.test': environment('before.test', { STRATUM_ORIGIN: origin.url, STRATUM_CONTEXT_KEYS: JSON.stringify([older]) }),
       'tenants.test': environment('tenants.test', { STRATUM_CONTEXT_KEYS: rotated, STRATUM_DEVELOPMENT: 'true' }),
       'bound.test': environment('bound.test', { STRATUM_CONTEXT_KEYS: rotated }),
       'keyless.test': environment('keyless.test', { STRATUM_ORIGIN: origin.url }),
+      ...Object.fromEntries(others),
     },
     { 'bound.test': { ORIGIN: BOUND_APP, INTERNAL: BOUND_APP }, 'tenants.test': { ORIGIN_SHOP: BOUND_APP, INTERNAL: BOUND_APP } },
   )
@@ -113,6 +120,11 @@ export async function startSetting(): Promise<Setting> {
           return answered
         },
       }
+    },
+    async logged(requestId) {
+      const found = () => workerd.logs.map(({ message }) => JSON.parse(message)).find(({ request_id }) => request_id === requestId)
+      await expect.poll(found).toBeDefined()
+      return found()
     },
     async raw(request) {
       const port = await workerd.directPort('stratum.test')

@@ -1,8 +1,8 @@
 /** What only workerd can show: the bundle as it is deployed, its environment, its connections. */
 import { once } from 'node:events'
-import { createServer, type Server } from 'node:http'
+import { createServer, request as httpRequest, type Server } from 'node:http'
 import { type AddressInfo, connect } from 'node:net'
-import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest'
 import { generateRingKey } from '../../src/crypto/key-ring.ts'
 import { createClient, type StratumClient } from '../../src/sdk/client.ts'
 import { Stratum } from '../../src/stratum.ts'
@@ -31,6 +31,43 @@ let stratum: Stratum
 let workerd: Workerd
 let admin: StratumClient
 let adminKey: string
+/** The endpoint of the database, which holds back what it is asked while it is told to, and tells `/held` once it holds so many. */
+let endpoint: Server
+const held: Array<() => void> = []
+let holding = 0
+
+/** Calls the service, leaves when it is told to, and answers that it did. */
+const LEAVING = `export default {
+  async fetch(request, env) {
+    const leaving = new AbortController()
+    env.STRATUM.fetch('http://left.test/api/v1/tenants', { headers: request.headers, signal: leaving.signal }).catch(() => {})
+    await fetch(request.headers.get('x-leave-when'))
+    leaving.abort()
+    return new Response('left')
+  },
+}`
+
+function startEndpoint(): Server {
+  const target = new URL(installation.neonEndpoint)
+  return createServer((incoming, outgoing) => {
+    const { url, method, headers } = incoming
+    const pass = () => {
+      const passed = httpRequest({ host: target.hostname, port: target.port, path: url, method, headers }, (answer) => {
+        outgoing.writeHead(answer.statusCode ?? 0, answer.headers)
+        answer.pipe(outgoing)
+      })
+      incoming.pipe(passed)
+    }
+    if (url === '/held') return void untilHeld(holding).then(() => outgoing.end())
+    if (holding === 0) return pass()
+    held.push(pass)
+  })
+}
+
+async function untilHeld(count: number): Promise<void> {
+  await vi.waitUntil(() => held.length >= count, { timeout: 20_000 })
+}
+
 /** Answers DNS over HTTPS with `txt`, by name; a name that begins with `_stratum.redirect` with a redirect. */
 let dns: Server
 const txt = new Map<string, string>()
@@ -67,13 +104,22 @@ beforeAll(async () => {
     return [host, Object.fromEntries(changed)]
   })
   const privileged = { ...environment, DATABASE_URL: installation.urls.admin, STRATUM_BASE_DOMAINS: 'privileged.test' }
-  workerd = await startWorkers({ 'stratum.test': environment, 'privileged.test': privileged, ...Object.fromEntries(wrong) })
+  endpoint = startEndpoint()
+  await new Promise<void>((listening) => endpoint.listen(0, '127.0.0.1', listening))
+  const left = { ...environment, NEON_ENDPOINT: `http://127.0.0.1:${(endpoint.address() as AddressInfo).port}/sql`, STRATUM_BASE_DOMAINS: 'left.test' }
+  workerd = await startWorkers(
+    { 'stratum.test': environment, 'privileged.test': privileged, 'left.test': left, ...Object.fromEntries(wrong) },
+    {},
+    { 'left.test': { host: 'leaving.test', script: LEAVING } },
+  )
   stratum = new Stratum({ databaseUrl: installation.urls.control, neonEndpoint: installation.neonEndpoint, ...rings })
   adminKey = (await stratum.createApiKey(null, { scopes: ['admin'] })).key
   admin = client('http://stratum.test', { apiKey: adminKey })
 })
 afterAll(async () => {
   await workerd.stop()
+  endpoint.closeAllConnections()
+  await new Promise((closed) => endpoint.close(closed))
   await new Promise((closed) => dns.close(closed))
   await installation.close()
 })
@@ -201,6 +247,20 @@ it('does not serve over a role that bypasses row security', async () => {
 })
 
 describe('a client that goes away early', () => {
+  it('while the database is asked gives its place back when the database has answered', async () => {
+    const ask = () => get('http://left.test/api/v1/tenants', { 'x-api-key': adminKey })
+    expect((await ask()).status).toBe(200)
+    holding = 200
+    const when = `http://127.0.0.1:${(endpoint.address() as AddressInfo).port}/held`
+    const headers = { 'x-api-key': adminKey, 'x-leave-when': when }
+    const left = await Promise.all(Array.from({ length: 200 }, () => get('http://leaving.test/', headers)))
+    expect(new Set(await Promise.all(left.map((answer) => answer.text())))).toEqual(new Set(['left']))
+    expect(await (await ask()).json()).toMatchObject({ error: { code: 'DATABASE_BUSY' } })
+    holding = 0
+    for (const pass of held.splice(0)) pass()
+    await expect.poll(async () => (await ask()).status, { timeout: 5_000 }).toBe(200)
+  })
+
   const head = (path: string, length: number) =>
     `POST ${path} HTTP/1.1\r\nhost: stratum.test\r\nx-api-key: ${adminKey}\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`
   const body = JSON.stringify({ slug: 'left_early', name: 'Left early' })

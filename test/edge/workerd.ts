@@ -35,10 +35,12 @@ async function send(port: number, request: Request): Promise<Response> {
 /**
  * Bundle the Worker as a deployment would and start it once for each host, with an environment of its own.
  * @param services scripts of further Workers that a host's Worker is bound to, by host and name of the binding
+ * @param callers scripts of Workers that are reached at hosts of their own and bound to a host's Worker as `STRATUM`, by that host
  */
 export async function startWorkers(
   environments: Record<string, Record<string, string>>,
   services: Record<string, Record<string, string>> = {},
+  callers: Record<string, { host: string; script: string }> = {},
 ): Promise<Workerd> {
   const directory = await mkdtemp(join(tmpdir(), 'stratum-edge-'))
   const scriptPath = await bundleWorker(directory)
@@ -58,8 +60,13 @@ export async function startWorkers(
   const bound = Object.entries(services).flatMap(([host, scripts]) =>
     Object.entries(scripts).map(([binding, script]) => ({ name: serviceName(host, binding), modules: true, script, compatibilityDate: '2026-11-09' })),
   )
+  const calling = Object.entries(callers).map(([host, caller]) => ({
+    ...{ name: caller.host.replaceAll('.', '-'), routes: [`${caller.host}/*`], modules: true, script: caller.script, compatibilityDate: '2026-11-09' },
+    serviceBindings: { STRATUM: host.replaceAll('.', '-') },
+  }))
+  const all = [...workers, ...bound, ...calling]
   const miniflare = new Miniflare(
-    convertV4MiniflareOptions({ host: '127.0.0.1', port: 0, cf: false, handleStructuredLogs: (line) => logs.push(line), workers: [...workers, ...bound] }),
+    convertV4MiniflareOptions({ host: '127.0.0.1', port: 0, cf: false, handleStructuredLogs: (line) => logs.push(line), workers: all }),
   )
   const port = Number((await miniflare.ready).port)
   return {

@@ -1,8 +1,10 @@
 /** Who asks too often is told so, without the database, and nobody else pays for it. */
 import { generateKeyPair, SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import { generateRingKey } from '../../src/crypto/key-ring.ts'
 import { createApp } from '../../src/http/app.ts'
 import { type PlatformLimiter, RateLimiter, type RateLimits } from '../../src/http/rate-limit.ts'
+import { parseEnvironment } from '../../workers/env.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
 import { uniqueSlug } from '../support/tree.ts'
 
@@ -72,8 +74,19 @@ describe('a principal', () => {
       },
     }
     const { ask } = service({ principal: { requests: 100, seconds: 10 }, platform: { principal: limiter } })
-    expect([(await ask({ 'x-api-key': key })).status, (await ask({ 'x-api-key': key })).status]).toEqual([200, 429])
+    const [served, refused] = [await ask({ 'x-api-key': key }), await ask({ 'x-api-key': key })]
+    expect([served.status, refused.status, refused.headers.get('retry-after')]).toEqual([200, 429, '10'])
     expect(keys[0]).not.toContain(key)
+    for (const { headers } of [served, refused]) {
+      expect([headers.get('ratelimit-policy'), headers.get('ratelimit')]).toEqual(['"principal";q=100;w=10', null])
+    }
+  })
+
+  it('is counted by nobody where the limit is off, by the platform neither', async () => {
+    const limit = () => Promise.reject(new Error('asked'))
+    const { ask } = service({ principal: undefined, platform: { principal: { limit } } })
+    const { status, headers } = await ask({ 'x-api-key': key })
+    expect([status, headers.has('ratelimit-policy')]).toEqual([200, false])
   })
 })
 
@@ -106,6 +119,29 @@ describe('an address', () => {
     expect((await guess('192.0.2.1', 10)).status).toBe(401)
   })
 
+  it.each([
+    ['an IPv6 network has 2^64 of', (n: number) => `2001:db8:0:1::${n.toString(16)}`, '2001:db8:0:2::1'],
+    ['is written in many ways', (n: number) => ['2001:0:0:5::1', '2001::5:6:7:8:9', '2001:0000:0000:0005:A:B:C:D'][n] ?? '', '2001:0:5::1'],
+    ['is of IPv4 in the form of IPv6', (n: number) => ['192.0.2.4', '::ffff:192.0.2.4', '::FFFF:c000:204'][n] ?? '', '::ffff:192.0.2.5'],
+  ])('that %s counts as one, and its neighbour as another', async (_, address, neighbour) => {
+    const { ask } = service({ refused: { requests: 2, seconds: 60 } })
+    const guess = async (from: string, index: number) =>
+      (await ask({ 'cf-connecting-ip': from, 'x-api-key': `sk_test_${String(index).padStart(43, 'B')}` })).status
+    expect([await guess(address(0), 0), await guess(address(1), 1), await guess(address(2), 2), await guess(neighbour, 3)]).toEqual([401, 401, 429, 401])
+  })
+
+  it('that guesses does not hold up whoever shares it with a key that was accepted in the last 5 minutes', async () => {
+    const { ask, pass } = service({ refused: { requests: 2, seconds: 1_000 } })
+    const status = async (apiKey: string) => (await ask({ 'cf-connecting-ip': '192.0.2.6', 'x-api-key': apiKey })).status
+    expect(await status(key)).toBe(200)
+    for (let index = 0; index < 2; index++) expect(await status(`sk_test_${String(index).padStart(43, 'C')}`)).toBe(401)
+    expect([await status(key), await status(other), await status(`sk_test_${'C'.repeat(43)}`)]).toEqual([200, 429, 429])
+    pass(299)
+    expect(await status(key)).toBe(200)
+    pass(300)
+    expect(await status(key)).toBe(429)
+  })
+
   it('that names ever new issuers is not asked about any more either, and its users of a known one are served', async () => {
     const { ask } = service({ refused: { requests: 2, seconds: 60 } })
     const keys = await generateKeyPair('ES256')
@@ -117,5 +153,27 @@ describe('an address', () => {
     expect(await from(await made('https://c.test'))).toBe(429)
     expect(installation.databaseRequests()).toBe(requests)
     expect(await from(await installation.token({ tenant: slug, scope: 'read' }))).toBe(200)
+  })
+})
+
+describe('the variables', () => {
+  const limits = (env: Record<string, string>) => {
+    const rings = { STRATUM_MASTER_KEYS: generateRingKey('1'), STRATUM_API_KEY_SECRETS: generateRingKey('1') }
+    const parsed = parseEnvironment({ DATABASE_URL: 'postgresql://stratum_control:x@db.test/neondb', ...rings, ...env })
+    return [parsed.STRATUM_PRINCIPAL_LIMIT, parsed.STRATUM_TENANT_LIMIT, parsed.STRATUM_REFUSED_LIMIT]
+  }
+
+  it('set limits, take them away, and leave the usual ones where they say nothing', () => {
+    const usual = [
+      { requests: 6_000, seconds: 60 },
+      { requests: 60_000, seconds: 60 },
+      { requests: 60, seconds: 60 },
+    ]
+    expect(limits({})).toEqual(usual)
+    expect(limits({ STRATUM_PRINCIPAL_LIMIT: 'off', STRATUM_TENANT_LIMIT: '5/1', STRATUM_REFUSED_LIMIT: 'off' })).toEqual([
+      undefined,
+      { requests: 5, seconds: 1 },
+      undefined,
+    ])
   })
 })

@@ -22,7 +22,7 @@ export const TenantContext = z.object({
   principal: Principal,
   /** Set when the principal is not bound to this very tenant: it acts as it, and reaches no further. */
   acting_as: z.uuid().optional(),
-  /** The database snapshot this was read from. */
+  /** The database snapshot this was read from. No `Stratum-Version`, which is the id of one transaction. */
   version: z.string(),
 })
 export type TenantContext = z.infer<typeof TenantContext>

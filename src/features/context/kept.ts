@@ -1,6 +1,7 @@
 /** Contexts that the process keeps: how an answer of SQL's becomes one, and a kept one somebody's own again. */
-import type { Actor, Credential, NamedTenant } from '../../core/actor.ts'
+import type { Actor, Credential, NamedTenant, TokenCredential } from '../../core/actor.ts'
 import { StratumError } from '../../core/errors.ts'
+import { onceFor } from '../../core/once-for.ts'
 import type { Database } from '../../db/database.ts'
 import { contextKey, type Tags } from '../../resolver/context-cache.ts'
 import { Contexts, type ContextsOptions, type Loaded, type Outcome, type Resolved } from '../../resolver/contexts.ts'
@@ -52,11 +53,12 @@ function loaded(question: Question, answer: unknown): Loaded<TenantContext> {
   return { value: context, tags, feed, ...(until === null ? {} : { until: Date.parse(until) }) }
 }
 
-/** Users of one tenant share what is kept; each gets it with the own name. */
+/** Users of one tenant share what is kept; each gets it with the own name, made once for each token that is kept. */
+const renamed = onceFor((context: TenantContext) =>
+  onceFor(({ subject }: TokenCredential): TenantContext => ({ ...context, principal: { ...context.principal, id: subject } })),
+)
 const asTheirs = (context: TenantContext, credential: Credential): TenantContext =>
-  credential.type === 'token' && credential.subject !== context.principal.id
-    ? { ...context, principal: { ...context.principal, id: credential.subject } }
-    : context
+  credential.type === 'token' && credential.subject !== context.principal.id ? renamed(context)(credential) : context
 
 const refuse = (error: unknown): never => {
   throw error instanceof StratumError ? new Refused(error) : error

@@ -1,9 +1,6 @@
-import type { Actor } from '../../core/actor.ts'
 import { StratumError } from '../../core/errors.ts'
-import type { Asking } from '../../resolver/contexts.ts'
 import { identifyHost, identifyPath, inOrder } from '../../resolver/identify.ts'
-import { operation, Refused, type Services } from '../operation.ts'
-import type { TenantContext } from './contract.ts'
+import { operation } from '../operation.ts'
 import * as contract from './contract.ts'
 import { asAnswered, keptContext } from './kept.ts'
 
@@ -12,21 +9,6 @@ export const getContext = operation(contract.getContext, (services, input, call,
   const { credential, named } = run.actor
   return keptContext(services, { operation: contract.getContext.id, credential, named }, run, call, input)
 })
-
-/** The context of the tenant that a host names, for nobody known. Not of the API: for who stands in front of an app. */
-export async function visitTenant(services: Services, actor: Actor, asking: Asking, beforeAsking: () => void): Promise<TenantContext> {
-  const { credential, named } = actor
-  const call = async (input: object) => {
-    beforeAsking()
-    return services.db.call('visit_tenant', actor, input)
-  }
-  try {
-    const { value } = await keptContext(services, { operation: 'visitTenant', credential, named }, { actor, options: { asking } }, call, {})
-    return value as TenantContext
-  } catch (error) {
-    throw error instanceof Refused ? error.refusal : error
-  }
-}
 
 /** What is asked about is read here, as the edge reads its own requests; SQL judges it. */
 export const resolve = operation(contract.resolve, async (services, { host, path, token }, call, _ask, run) => {
