@@ -1707,7 +1707,8 @@ begin
     insert into permission_policies as existing (id, tenant_id, key, value, mode, revocation_mode)
     select stratum.uuid_v7(), child.id, p.key, p.value, p.mode, p.revocation_mode from tenants child where child.parent_id = t.id
     on conflict (tenant_id, key) do update
-      set id = excluded.id, value = excluded.value, mode = excluded.mode, revocation_mode = excluded.revocation_mode, updated_at = now()
+      set id = excluded.id, value = excluded.value, mode = excluded.mode, revocation_mode = excluded.revocation_mode,
+        created_at = now(), updated_at = now()
       where (effective ->> 'locked')::boolean and existing.revocation_mode <> 'PERMANENT'
     returning existing.id
   )
@@ -2349,8 +2350,11 @@ begin
     jsonb_build_object('parent_id', new.parent_id, 'moved', stratum.id_list(array(
       select t.id from tenants t where t.path >= new.path and t.path < stratum.subtree_end(new.path) order by t.path))),
     jsonb_build_array(jsonb_build_array('subtree', old.path), jsonb_build_array('subtree', new.path))
-      -- what an issuer calls a tenant counts within the issuer's reach alone, so its names mean others after a move
-      || (select coalesce(jsonb_agg(distinct jsonb_build_array('issuer', e.issuer)), '[]') from tenants t join tenant_external_ids e on e.tenant_id = t.id
+      -- what an issuer calls a tenant counts within the issuer's reach alone, so its names mean others after a move; and of
+      -- several issuers of one name another may be the one bound highest
+      || (select coalesce(jsonb_agg(distinct jsonb_build_array('issuer', named.issuer)), '[]') from tenants t
+          cross join lateral (select e.issuer from tenant_external_ids e where e.tenant_id = t.id
+            union select i.issuer from issuers i where i.tenant_id = t.id) as named
           where t.path >= new.path and t.path < stratum.subtree_end(new.path)));
   return stratum.tenant_json(new);
 end $function$;

@@ -143,7 +143,8 @@ begin
     insert into permission_policies as existing (id, tenant_id, key, value, mode, revocation_mode)
     select stratum.uuid_v7(), child.id, p.key, p.value, p.mode, p.revocation_mode from tenants child where child.parent_id = t.id
     on conflict (tenant_id, key) do update
-      set id = excluded.id, value = excluded.value, mode = excluded.mode, revocation_mode = excluded.revocation_mode, updated_at = now()
+      set id = excluded.id, value = excluded.value, mode = excluded.mode, revocation_mode = excluded.revocation_mode,
+        created_at = now(), updated_at = now()
       where (effective ->> 'locked')::boolean and existing.revocation_mode <> 'PERMANENT'
     returning existing.id
   )

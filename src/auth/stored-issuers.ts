@@ -1,7 +1,6 @@
 /** Issuers that were added while the service runs: asked for when first met, kept until one is known to be gone. */
 import type { JWTVerifyGetKey } from 'jose'
 import * as z from 'zod'
-import { StratumError } from '../core/errors.ts'
 import { BoundedMap } from '../crypto/bounded-map.ts'
 import { type Issuer, storedIssuerSchema } from './issuers.ts'
 
@@ -20,16 +19,16 @@ export interface VerifyOptions {
   /** Called before a stored issuer is asked for that is not known yet; what it throws ends that. */
   beforeAsking?: (() => void) | undefined
   /**
-   * Keeps what goes on beside the request alive. With it a request whose tokens may well be none of ours does not wait to be
-   * told so once more.
+   * Says, of an issuer that was not there, whether what is known of the database still holds: then it need not be asked for
+   * again so soon. For who is told of changes ({@link StoredIssuers.forgetNamed}) and meets many tokens that are none of ours.
    */
-  waitUntil?: ((work: Promise<unknown>) => void) | undefined
+  noneStands?: (() => Promise<boolean>) | undefined
 }
 
 const MAXIMUM_KEPT = 1_000
 /** An issuer that was not there is asked for again no sooner, nor is one whose token failed, or bad tokens could flood the database. */
 const COOLDOWN_MS = 5_000
-/** So long that an issuer was not there stands where nothing newer can be had, or is being asked for. */
+/** So long that an issuer was not there stands for who is told of changes. */
 const STANDS_MS = 600_000
 /** So long one request waits for what another has asked: it may have ended early, and its answer never come. */
 const FOLLOW_MS = 2_000
@@ -49,8 +48,6 @@ async function within<T>(shared: Promise<T>, milliseconds: number): Promise<{ va
   }
 }
 
-const givesNoAnswer = (error: unknown) => error instanceof StratumError && (error.code === 'DATABASE_UNAVAILABLE' || error.code === 'DATABASE_BUSY')
-
 interface StoredIssuersOptions {
   ask: AskForIssuer
   open: (issuer: Issuer) => JWTVerifyGetKey
@@ -66,8 +63,6 @@ export class StoredIssuers {
   /** By id, so that one issuer has one set of keys whatever audiences it was met with. */
   readonly #trusted = new BoundedMap<string, Trusted>(MAXIMUM_KEPT)
   readonly #asking = new BoundedMap<string, Promise<Trusted | null>>(MAXIMUM_KEPT)
-  /** When issuers, by name, were last asked for beside a request. */
-  readonly #askedBeside = new BoundedMap<string, number>(MAXIMUM_KEPT)
   /** How often something was forgotten: what was asked for before may be from before the reason for it, and is not kept. */
   #forgotten = 0
 
@@ -77,22 +72,14 @@ export class StoredIssuers {
   }
 
   /** The issuer of tokens of these audiences, or null. @throws what asking throws, and what `beforeAsking` does */
-  async find(issuer: string, audiences: readonly string[], { beforeAsking, waitUntil }: VerifyOptions = {}): Promise<Trusted | null> {
+  async find(issuer: string, audiences: readonly string[], { beforeAsking, noneStands }: VerifyOptions = {}): Promise<Trusted | null> {
     const place = JSON.stringify([issuer, ...audiences])
     const known = this.#answers.get(place)
     if (known && (known.trusted !== null || this.#isWithin(COOLDOWN_MS, known.at))) return known.trusted
-    const stands = known !== undefined && this.#isWithin(STANDS_MS, known.at)
-    if (stands && waitUntil) {
-      this.#askBeside(place, issuer, audiences, waitUntil)
-      return null
-    }
+    // Where a change has been told of meanwhile, it is not known any more.
+    if (known && noneStands && this.#isWithin(STANDS_MS, known.at) && (await noneStands()) && this.#answers.get(place) === known) return null
     beforeAsking?.()
-    try {
-      return await this.#askOnce(place, issuer, audiences)
-    } catch (error) {
-      if (stands && givesNoAnswer(error)) return null
-      throw error
-    }
+    return this.#askOnce(place, issuer, audiences)
   }
 
   /** The issuer as it is now, for a token that the one known refused; null where that is the same, or was asked just now. */
@@ -129,13 +116,6 @@ export class StoredIssuers {
   #isWithin(milliseconds: number, at: number): boolean {
     const age = this.#options.now() - at
     return age >= 0 && age < milliseconds
-  }
-
-  /** No oftener than others would, whatever comes of it, and once for all audiences of a name. */
-  #askBeside(place: string, issuer: string, audiences: readonly string[], waitUntil: (work: Promise<unknown>) => void): void {
-    if (this.#isWithin(COOLDOWN_MS, this.#askedBeside.get(issuer) ?? Number.NEGATIVE_INFINITY)) return
-    this.#askedBeside.set(issuer, this.#options.now())
-    waitUntil(this.#askOnce(place, issuer, audiences).catch(() => undefined))
   }
 
   async #askOnce(place: string, issuer: string, audiences: readonly string[]): Promise<Trusted | null> {

@@ -3,12 +3,14 @@ import { type ApiKeySecrets, looksLikeApiKey } from '../auth/api-keys.ts'
 import { isForeign, type TokenVerifier } from '../auth/tokens.ts'
 import type { Credential } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
+import type { Asking } from '../resolver/contexts.ts'
 import type { Arrival } from './gateway.ts'
 import type { Guard } from './guard.ts'
 
 interface Verifiers {
   tokens: TokenVerifier
   apiKeys: ApiKeySecrets
+  contexts?: { isCurrent(asking: Asking): Promise<boolean> } | undefined
 }
 
 const VISITOR: Credential = { type: 'visitor' }
@@ -41,9 +43,11 @@ async function readKey([key = '', ...others]: string[], token: string | undefine
   return { type: 'api_key', hashes: await verifiers.apiKeys.hashes(key) }
 }
 
-async function verifyUnlessForeign(token: string, { waitUntil }: Arrival, { tokens }: Verifiers, guard: Guard): Promise<Credential> {
+async function verifyUnlessForeign(token: string, { waitUntil }: Arrival, { tokens, contexts }: Verifiers, guard: Guard): Promise<Credential> {
   try {
-    return await tokens.verify(token, { beforeAsking: () => guard.beforeAsking(), waitUntil })
+    // An app's own tokens are of an issuer that we do not have; the feed of what is kept tells when we come to have it.
+    const noneStands = contexts && (() => contexts.isCurrent({ waitUntil }))
+    return await tokens.verify(token, { beforeAsking: () => guard.beforeAsking(), noneStands })
   } catch (error) {
     if (!isForeign(error)) throw error
     guard.noteRefusal(error)

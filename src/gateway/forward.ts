@@ -38,9 +38,18 @@ class Deadline {
    * request asked for, so that none has to pay for a signal that does it.
    * @throws ORIGIN_TIMEOUT
    */
-  of<T>(answer: Promise<T>): Promise<T> {
+  of(answer: Promise<Response>): Promise<Response> {
     return new Promise((resolve, reject) => {
-      this.#passed = () => reject(stratumError('ORIGIN_TIMEOUT', { seconds: this.#milliseconds / 1000 }))
+      this.#passed = () => {
+        this.#ended = true
+        reject(stratumError('ORIGIN_TIMEOUT', { seconds: this.#milliseconds / 1000 }))
+      }
+      answer
+        .then(
+          (late) => (this.#ended ? late.body?.cancel() : undefined),
+          () => undefined,
+        )
+        .catch(() => undefined)
       answer.then(resolve, reject)
     })
   }

@@ -108,7 +108,7 @@ async function pass(
   const signed = tokens.kept(context, reader) ?? (await tokens.sign(context, reader))
   const { scheme, hostAndPort } = site
   // Whoever may write a tenant's config says where this goes, and must not get what others show us.
-  const withhold = named !== null && facts.principal === 'token'
+  const withhold = named !== null && origin.identity !== usual?.identity && facts.principal === 'token'
   const headers = headersForOrigin(request, fields, { scheme, hostAndPort, requestId, trace, context: signed, loopMark: tokens.loopMark, withhold })
   // What was refused as it came back says so to who sent it.
   const isReturned = (answer: Headers) => tokens.isLoopMark(answer.get(LOOP_HEADER))

@@ -6,6 +6,7 @@ export class Guard {
   readonly #limiter: RateLimiter
   readonly #address: string | null
   #asked = false
+  #credential: Credential | undefined
 
   constructor(limiter: RateLimiter, address: string | null) {
     this.#limiter = limiter
@@ -16,6 +17,7 @@ export class Guard {
   beforeAsking(credential?: Credential): void {
     this.#limiter.requireWelcome(this.#address, credential)
     this.#asked = true
+    this.#credential = credential
   }
 
   /** An answer with this credential came: it is no guess any more. */
@@ -25,7 +27,7 @@ export class Guard {
 
   /** Counts a guess that the database was asked for. */
   noteRefusal(error: unknown): void {
-    if (this.#asked) this.#limiter.noteRefusal(this.#address, error, ['API_KEY_INVALID', 'TENANT_NOT_FOUND', 'TOKEN_INVALID'])
+    if (this.#asked) this.#limiter.noteRefusal(this.#address, error, ['API_KEY_INVALID', 'TENANT_NOT_FOUND', 'TOKEN_INVALID'], this.#credential)
     this.#asked = false
   }
 }

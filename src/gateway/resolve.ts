@@ -104,9 +104,14 @@ async function waitedFor(services: Services, first: Promise<GatewayContext>, aga
     answer = null
   }
   try {
-    return await withStandingIssuer(services, readAgain, async () => answer ?? again())
-  } catch (thrown) {
-    const error = refusalOf(thrown)
+    return await withStandingIssuer(services, readAgain, async () => {
+      try {
+        return await (answer ?? again())
+      } catch (error) {
+        throw refusalOf(error)
+      }
+    })
+  } catch (error) {
     guard.noteRefusal(error)
     throw error
   }

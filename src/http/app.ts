@@ -28,7 +28,7 @@ export interface AppOptions {
   version: string
 }
 
-type AppEnv = { Variables: { requestId: string; facts: RequestFacts } }
+type AppEnv = { Variables: { requestId: string; facts: RequestFacts; apiKey?: Credential } }
 
 const BASE = '/api/v1'
 
@@ -99,7 +99,10 @@ async function answer(context: Context<AppEnv>, operation: Operation, services: 
     if (endpoint.open) return context.json({ status: 'ok' })
     throw stratumError('AUTHENTICATION_REQUIRED')
   }
-  if (credential.type === 'api_key') limiter.requireWelcome(addressOf(context), credential)
+  if (credential.type === 'api_key') {
+    context.set('apiKey', credential)
+    limiter.requireWelcome(addressOf(context), credential)
+  }
   const actor: Actor = { credential, named: [], exposed: true, request_id: context.get('requestId'), source_ip: addressOf(context) }
   const readAgain = async () => {
     actor.credential = (await readCredential(context.req.raw, services)) ?? credential
@@ -160,7 +163,7 @@ async function limited(context: Context<AppEnv>, limiter: RateLimiter, work: () 
   try {
     return await work()
   } catch (error) {
-    limiter.noteRefusal(addressOf(context), error, ['API_KEY_INVALID'])
+    limiter.noteRefusal(addressOf(context), error, ['API_KEY_INVALID'], context.get('apiKey'))
     throw error
   }
 }

@@ -145,9 +145,12 @@ export class RateLimiter {
   /**
    * A request from this address was refused. Counted are the refusals that guessing ends in, which the caller knows: keys
    * anyway; tokens, and at the gateway hosts, where the database was asked. Tokens of known issuers are judged without it.
+   * @param credential an API key, which from then on is not held for accepted
    */
-  noteRefusal(address: string | null, error: unknown, guessed: readonly ErrorCode[]): void {
-    if (address !== null && error instanceof StratumError && guessed.includes(error.code)) this.#windows.refused?.count(countedAddress(address))
+  noteRefusal(address: string | null, error: unknown, guessed: readonly ErrorCode[], credential?: Credential): void {
+    if (!(error instanceof StratumError) || !guessed.includes(error.code)) return
+    if (credential?.type === 'api_key' && error.code === 'API_KEY_INVALID') this.#accepted.delete(credential.hashes[0] ?? '')
+    if (address !== null) this.#windows.refused?.count(countedAddress(address))
   }
 
   /** Count a request, and say in its answer how many more there may be. @throws RATE_LIMITED */

@@ -172,9 +172,9 @@ export class ContextCache<T> {
   readonly dropped = { changed: 0, room: 0, large: 0 }
 
   constructor({ entries, bytes }: Room) {
-    this.#answers = new Shelf({ entries, bytes: bytes / 2 })
-    this.#large = new Shelf({ entries, bytes: (bytes * 3) / 8 })
-    this.#refusals = new Shelf({ entries, bytes: bytes / 8 })
+    this.#answers = new Shelf({ entries: entries / 2, bytes: bytes / 2 })
+    this.#large = new Shelf({ entries: entries / 4, bytes: (bytes * 3) / 8 })
+    this.#refusals = new Shelf({ entries: entries / 4, bytes: bytes / 8 })
     this.#shelves = [this.#answers, this.#large, this.#refusals]
     this.#limits = { ordinary: bytes / 256, largest: bytes / 8 }
   }

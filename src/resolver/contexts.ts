@@ -35,7 +35,7 @@ const DEFAULTS = {
   maximumStaleness: 2_000,
   pollInterval: 1_000,
   grace: 60_000,
-  maximumEntries: 5_000,
+  maximumEntries: 10_000,
   maximumBytes: 48 * 1_048_576,
   maximumAge: 600_000,
   maximumRefusalAge: 60_000,
@@ -78,6 +78,8 @@ const COUNTED = { hit: 'hits', miss: 'misses', stale: 'stale' } as const
 const KEPT_REFUSALS = ['TENANT_NOT_FOUND', 'TENANT_SUSPENDED', 'TENANT_ARCHIVED', 'TENANT_MISMATCH', 'TENANT_REQUIRED', 'API_KEY_INVALID']
 /** Milliseconds after which a poll under way is not waited for any more: the request that began it may have been cut off, and then it never ends. */
 const PATIENCE = 1_000
+/** Bytes for what hangs on an answer besides: an error's text, the contexts that were signed of it. */
+const ALLOWANCE = 2_048
 const ANY_CHANGE: Tags = { path: null, names: [], principal: null, issuers: [] }
 
 /** What was waited for took too long. */
@@ -98,7 +100,7 @@ export class Contexts<T> {
   readonly #feed: ChangeFeed
   readonly #breaker: Breaker
   readonly #loading = new Map<string, { ended: Promise<Ended<T>>; began: number }>()
-  #beginning = false
+  #beginsSince = Number.NEGATIVE_INFINITY
   #polling: { ended: Promise<void>; began: number } | undefined
   readonly #counts = { hits: 0, misses: 0, stale: 0, polls: 0, waited: 0 }
 
@@ -125,7 +127,7 @@ export class Contexts<T> {
     if (served) return served
     const came = this.#options.now()
     const kept = this.#cache.get(key, came)
-    const found = kept && (await this.#polled(key, kept.value, asking, came))
+    const found = kept && (await this.#polled(key, asking, came))
     if (found) return this.#answer(found.answer, found.outcome, asking)
     return this.#answer(await this.#loaded(key, load, asking, came), 'miss', asking)
   }
@@ -145,6 +147,25 @@ export class Contexts<T> {
     return this.#answer(kept.value, 'hit', asking)
   }
 
+  /**
+   * Does what is known of the database hold now, as far as was promised? The feed is asked where that is not known. While it
+   * gives no answer, what was known holds for the grace.
+   * @throws what the feed is refused with
+   */
+  async isCurrent(asking: Asking = {}): Promise<boolean> {
+    const { now, maximumStaleness, grace } = this.#options
+    const came = now()
+    if (!this.#feed.begun) return false
+    if (maximumStaleness > 0 && this.#isFresh(asking, came)) return true
+    try {
+      await this.#pollUntilFresh(asking, came)
+      return true
+    } catch (error) {
+      if (givesNoAnswer(error)) return came - this.#feed.sentAt <= grace
+      throw error
+    }
+  }
+
   #answer(answer: Answer<T>, outcome: Outcome, { tell }: Asking): Resolved<T> {
     this.#counts[COUNTED[outcome]]++
     tell?.(outcome)
@@ -158,13 +179,16 @@ export class Contexts<T> {
   }
 
   /** What is still kept of this key once the feed was asked; while the database is away, what was kept before. */
-  async #polled(key: string, kept: Answer<T>, asking: Asking, came: number): Promise<{ answer: Answer<T>; outcome: Outcome } | undefined> {
+  async #polled(key: string, asking: Asking, came: number): Promise<{ answer: Answer<T>; outcome: Outcome } | undefined> {
     const { now, grace } = this.#options
     try {
       await this.#pollUntilFresh(asking, came)
     } catch (error) {
-      // Who must see its own change is not served without it.
-      if (asking.minimumVersion === undefined && came - this.#feed.sentAt <= grace && givesNoAnswer(error)) return { answer: kept, outcome: 'stale' }
+      // Not what an earlier poll has dropped meanwhile, nor to who must see its own change.
+      const left = this.#cache.get(key, now())
+      if (left && asking.minimumVersion === undefined && came - this.#feed.sentAt <= grace && givesNoAnswer(error)) {
+        return { answer: left.value, outcome: 'stale' }
+      }
       throw error
     }
     const version = asking.minimumVersion
@@ -267,12 +291,12 @@ export class Contexts<T> {
       const { value, tags, feed, until = Number.POSITIVE_INFINITY } = await this.#breaker.guard(load)
       const answer = { value }
       // An answer that was on its way when the feed began elsewhere may lack what that beginning holds.
-      if (this.#feed.begin(feed, sentAt) || begun) keep(answer, tags, { until: Math.min(until, sentAt + maximumAge), bytes: weightOf(value) })
+      if (this.#feed.begin(feed, sentAt) || begun) keep(answer, tags, { until: Math.min(until, sentAt + maximumAge), bytes: weightOf(value) + ALLOWANCE })
       return { answer, sees: (version) => snapshotOf(feed)?.sees(BigInt(version)) ?? false }
     } catch (error) {
       if (!(error instanceof StratumError) || !KEPT_REFUSALS.includes(error.code)) throw error
       const answer = { refusal: error }
-      if (begun) keep(answer, ANY_CHANGE, { until: sentAt + Math.min(maximumAge, maximumRefusalAge), bytes: 200 })
+      if (begun) keep(answer, ANY_CHANGE, { until: sentAt + Math.min(maximumAge, maximumRefusalAge), bytes: ALLOWANCE })
       else this.#begin(asking)
       return { answer, sees: () => false }
     }
@@ -280,14 +304,10 @@ export class Contexts<T> {
 
   /** Only an answer tells where the feed is; where there are none but refusals, it is asked, so that these can be kept. */
   #begin({ waitUntil }: Asking): void {
-    if (this.#beginning || this.#feed.begun) return
-    this.#beginning = true
-    const work = this.#breaker
-      .guard(() => this.#feed.open())
-      .catch(() => undefined)
-      .finally(() => {
-        this.#beginning = false
-      })
+    const began = this.#options.now()
+    if (this.#feed.begun || began - this.#beginsSince < PATIENCE) return
+    this.#beginsSince = began
+    const work = this.#breaker.guard(() => this.#feed.open()).catch(() => undefined)
     waitUntil?.(work)
   }
 }

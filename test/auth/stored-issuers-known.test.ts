@@ -23,7 +23,7 @@ function isolate() {
     return holds.row
   }
   const verifier = new TokenVerifier([issuer({ audience: 'of the environment' })], { stored, now: () => clock.seconds * 1000 })
-  const beside: Promise<unknown>[] = []
+  let current = async () => true
   let guarded = 0
   const beforeAsking = () => {
     guarded++
@@ -36,12 +36,15 @@ function isolate() {
   let made = 0
   const fresh = (change: object = {}) => token(claims({ index: made++, exp: NOW + 36_000, ...change }))
   return {
-    ...{ clock, holds, asked, verifier, beside },
+    ...{ clock, holds, asked, verifier },
     guarded: () => guarded,
     /** A new token as the API gets it, which waits. */
     waiting: (change?: object) => codeOf(verifier.verify(fresh(change), { beforeAsking })),
-    /** A new token as the gateway gets it. */
-    passing: (change?: object) => codeOf(verifier.verify(fresh(change), { beforeAsking, waitUntil: (work) => beside.push(work) })),
+    /** A new token as the gateway gets it, which is told of changes. */
+    passing: (change?: object) => codeOf(verifier.verify(fresh(change), { beforeAsking, noneStands: () => current() })),
+    setCurrent: (answer: () => Promise<boolean>) => {
+      current = answer
+    },
     verified: async (text = fresh()) => (await verifier.verify(text)).issuer_id,
   }
 }
@@ -57,57 +60,56 @@ describe('a token of a stored issuer', () => {
 })
 
 describe('that an issuer is none of ours', () => {
-  it('is served at once to who can be asked for beside, which is done once for all its tokens and counts for nobody', async () => {
-    const { clock, asked, beside, guarded, passing, holds } = isolate()
+  it('is asked about again after 5 seconds, but for who knows that nothing has changed', async () => {
+    const { clock, asked, waiting, passing } = isolate()
+    await waiting()
+    clock.seconds += 4
+    await waiting()
+    expect(asked).toHaveLength(1)
+    clock.seconds += 6
     expect(await passing()).toBe('TOKEN_INVALID')
-    expect([asked.length, guarded(), beside.length]).toEqual([1, 1, 0])
-    clock.seconds += 300
-    expect(await Promise.all(Array.from({ length: 20 }, () => passing()))).toEqual(Array(20).fill('TOKEN_INVALID'))
-    await Promise.all(beside)
-    expect([asked.length, guarded(), beside.length]).toEqual([2, 1, 1])
+    expect(asked).toHaveLength(1)
+    expect(await waiting()).toBe('TOKEN_INVALID')
+    expect(asked).toHaveLength(2)
+  })
+
+  it('stands no longer than 10 minutes, and not where what is known may not hold', async () => {
+    const { clock, asked, holds, passing, setCurrent } = isolate()
+    await passing()
+    clock.seconds += 599
+    expect(await passing()).toBe('TOKEN_INVALID')
+    expect(asked).toHaveLength(1)
+    setCurrent(async () => false)
     holds.row = row(LOWER)
-    clock.seconds += 5
-    expect(await passing()).toBe('TOKEN_INVALID')
-    await Promise.all(beside)
     expect(await passing()).toBe('verified')
-    expect([asked.length, guarded()]).toEqual([3, 1])
+    expect(asked).toHaveLength(2)
+    const old = isolate()
+    await old.passing()
+    old.clock.seconds += 600
+    await old.passing()
+    expect(old.asked).toHaveLength(2)
   })
 
-  it('is asked for beside once for all audiences of its name', async () => {
-    const { clock, asked, beside, passing } = isolate()
-    const audiences = ['a', 'b', 'c']
-    for (const aud of audiences) await passing({ aud })
+  it('does not stand where looking whether it holds tells of a change', async () => {
+    const { clock, holds, passing, verifier, setCurrent, guarded } = isolate()
+    await passing()
     clock.seconds += 10
-    for (const aud of audiences) expect(await passing({ aud })).toBe('TOKEN_INVALID')
-    await Promise.all(beside)
-    expect(asked).toHaveLength(4)
+    holds.row = row(LOWER)
+    setCurrent(async () => {
+      verifier.changed([{ kind: 'issuer', ref: ISSUER }])
+      return true
+    })
+    expect(await passing()).toBe('verified')
+    expect(guarded()).toBe(2)
   })
 
-  it.each(['DATABASE_UNAVAILABLE', 'DATABASE_BUSY'] as const)(
-    'stands for 10 minutes while the answer is %s, which is asked every 5 seconds at most',
-    async (code) => {
-      const { clock, asked, beside, holds, passing, waiting } = isolate()
-      await passing()
-      holds.fails = code
-      clock.seconds += 599
-      expect(await waiting()).toBe('TOKEN_INVALID')
-      const before = asked.length
-      for (let n = 0; n < 5; n++) expect(await passing()).toBe('TOKEN_INVALID')
-      await Promise.all(beside)
-      expect(asked.length).toBe(before + 1)
-      clock.seconds += 1
-      expect([await passing(), await waiting()]).toEqual([code, code])
-    },
-  )
-
-  it('does not stand against another failure, nor for an issuer that nothing is known of', async () => {
+  it.each(['DATABASE_UNAVAILABLE', 'DATABASE_BUSY', 'DATABASE_OUTDATED'] as const)('is no answer where the database says %s', async (code) => {
     const { clock, holds, passing, waiting } = isolate()
     await passing()
     clock.seconds += 10
-    holds.fails = 'DATABASE_OUTDATED'
-    expect(await waiting()).toBe('DATABASE_OUTDATED')
-    holds.fails = 'DATABASE_UNAVAILABLE'
-    expect([await waiting({ iss: 'https://unknown.test' }), await passing({ iss: 'https://unknown.test' })]).toEqual(Array(2).fill('DATABASE_UNAVAILABLE'))
+    holds.fails = code
+    expect(await waiting()).toBe(code)
+    expect(await passing({ iss: 'https://unknown.test' })).toBe(code)
   })
 })
 

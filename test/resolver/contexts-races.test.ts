@@ -92,6 +92,26 @@ describe('a database that does not answer polls', () => {
   })
 })
 
+describe('what a poll has dropped', () => {
+  it('is not served as stale where the next poll fails', async () => {
+    let time = 0
+    let release = (_: unknown) => {}
+    const dropped = { snapshot: '9:9:', identity: 'x', anchor: null, rows: [['subtree', 'a']], complete: true }
+    const polls = [() => new Promise((resolve) => (release = resolve)), () => Promise.reject(stratumError('DATABASE_UNAVAILABLE'))]
+    const contexts = new Contexts<string>(() => (polls.shift() ?? nothingNew)(), { now: () => time, maximumStaleness: 500, grace: 60_000 })
+    await contexts.resolve('key', async () => answer('kept'))
+    time = 1_000
+    const first = contexts.resolve('key', async () => answer('new'))
+    // joins a poll that was sent before it came, and so needs another
+    time = 1_900
+    const second = contexts.resolve('key', async () => answer('new'))
+    time = 2_500
+    release(dropped)
+    expect((await first).value).toBe('new')
+    expect(await second.catch((error: { code: string }) => error.code)).not.toMatchObject({ value: 'kept' })
+  })
+})
+
 describe('what a poll tells of', () => {
   it('is dropped before the poll counts: nothing that runs in between is served it as fresh', async () => {
     let time = 0
