@@ -44,6 +44,8 @@ const Variables = z.object({
   STRATUM_ISSUERS: z.string().default('[]'),
   STRATUM_BASE_DOMAINS: hosts('domains').default(['localhost']),
   STRATUM_API_HOSTS: hosts('hosts').default([]),
+  /** Hosts of the application behind the gateway, where the token says for which tenant. */
+  STRATUM_APP_HOSTS: hosts('hosts').default([]),
   STRATUM_PATH_PREFIX: z
     .string()
     .regex(/^\/[a-z0-9-]+$/, 'must be one path segment such as /t')

@@ -27,6 +27,7 @@ export function openServices(settings: ReturnType<typeof parseEnvironment>): Ser
     hosts: {
       baseDomains: settings.STRATUM_BASE_DOMAINS,
       apiHosts: settings.STRATUM_API_HOSTS,
+      appHosts: settings.STRATUM_APP_HOSTS,
       pathPrefix: settings.STRATUM_PATH_PREFIX,
       sources: settings.sources,
       cookie: settings.STRATUM_COOKIE,

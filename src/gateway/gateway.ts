@@ -26,8 +26,8 @@ export type WaitUntil = (work: Promise<unknown>) => void
 /** A request on its way in. */
 export interface Arrival {
   fields: Fields
-  /** What the host names. */
-  named: NamedTenant
+  /** What the host names; null for a host of the app, where who asks says for which tenant. */
+  named: NamedTenant | null
   requestId: string
   /** What is found out about it, for the log. */
   facts: RequestFacts
@@ -37,10 +37,11 @@ export interface Arrival {
 export interface GatewayOptions {
   hosts: HostRules
   /**
-   * The context of the tenant that the host names, for whom the request's credential says.
+   * The context of the tenant that the host names, for whom the request's credential says; where the host names none, of the
+   * tenant that the credential is bound to, and null without one.
    * @throws {StratumError} that refuses the request, such as TENANT_NOT_FOUND, TENANT_SUSPENDED, TOKEN_INVALID
    */
-  resolve: (arrival: Arrival) => GatewayContext | Promise<GatewayContext>
+  resolve: (arrival: Arrival) => GatewayContext | null | Promise<GatewayContext | null>
   tokens: ContextTokens
   origins: Origins
   /** Where a tenant's requests go whose config names no origin; null: such a tenant's host serves the API. */
@@ -93,19 +94,19 @@ async function pass(
   if (tokens.isLoopMark(fields.get(LOOP_HEADER))) throw stratumError('ORIGIN_LOOP')
   const found = resolve(arrival)
   const context = found instanceof Promise ? await found : found
-  facts.tenant = context.tenant_id
-  const named = originOf(context)
+  if (context) facts.tenant = context.tenant_id
+  const named = context && originOf(context)
   if (named === null && usual === null) return null
-  const maintenance = maintenanceOf(context)
+  const maintenance = context && maintenanceOf(context)
   if (maintenance) {
     passage.maintenance = maintenance
     throw stratumError('TENANT_MAINTENANCE', {}, maintenance.message === undefined ? {} : { message: maintenance.message })
   }
-  const canonical = canonicalHostOf(context)
+  const canonical = context && arrival.named && canonicalHostOf(context)
   if (canonical !== null && canonical !== site.host && isMovable(request)) return redirectToHost(site.origin + path, canonical, requestId)
   const origin = named === null ? (usual as Origin) : origins.named(named)
   const reader = origin.identity === usual?.identity ? (audience ?? origin.identity) : origin.identity
-  const signed = tokens.kept(context, reader) ?? (await tokens.sign(context, reader))
+  const signed = context && (tokens.kept(context, reader) ?? (await tokens.sign(context, reader)))
   const { scheme, hostAndPort } = site
   // Whoever may write a tenant's config says where this goes, and must not get what others show us.
   const withhold = named !== null && origin.identity !== usual?.identity && facts.principal === 'token'
@@ -140,10 +141,10 @@ export function createGateway(options: GatewayOptions): Gateway {
     const { url, headers } = request
     const path = pathOf(url)
     if (isForKeys(request, path)) return tokens.keySet()
-    const { named, site } = placeOf(url, headers.get('host'))
-    if (named === null) return null
+    const { named, site, isApp } = placeOf(url, headers.get('host'))
+    if (named === null && !isApp) return null
     const fields: Fields = new Map(headers)
-    const arrival: Arrival = { fields, named, requestId: requestIdOf(fields), facts: { sources: named.source }, waitUntil }
+    const arrival: Arrival = { fields, named, requestId: requestIdOf(fields), facts: named ? { sources: named.source } : {}, waitUntil }
     const passage: Passage = { request, site, path, arrival, trace: traceOf(fields.get('traceparent')) }
     const started = performance.now()
     try {

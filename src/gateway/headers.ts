@@ -61,8 +61,8 @@ export interface Forwarding {
   hostAndPort: string
   requestId: string
   trace: Trace
-  /** The signed context. */
-  context: string
+  /** The signed context; null where the request is for no tenant. */
+  context: string | null
   /** Value of {@link LOOP_HEADER}. */
   loopMark: string
   /** The bearer token is one of ours, and not for this origin. */
@@ -98,7 +98,7 @@ export function headersForOrigin(
     if (fields.has('tracestate')) headers.delete('tracestate')
   }
   headers.set(LOOP_HEADER, loopMark)
-  headers.set(CONTEXT_HEADER, context)
+  if (context !== null) headers.set(CONTEXT_HEADER, context)
   return headers
 }
 

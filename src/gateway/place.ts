@@ -7,6 +7,8 @@ export interface Place {
   /** The Host header as it came. */
   readonly asked: string
   readonly named: NamedTenant | null
+  /** A host of the app, where who asks says for which tenant. */
+  readonly isApp: boolean
   /** Null where Host and URL do not name one and the same valid host: it is anybody's guess which of them the app would take. */
   readonly site: Site | null
 }
@@ -49,8 +51,8 @@ export function placeReader(rules: HostRules): (url: string, asked: string | nul
     const kept = known.get(beginning)
     if (kept && (header === null || header === kept.asked)) return kept
     const asked = header ?? (URL.canParse(beginning) ? new URL(beginning).host : '')
-    const { host, named } = readHost(asked, rules)
-    const place = { asked, named, site: siteOf(beginning, asked, host) }
+    const { host, named, isApp } = readHost(asked, rules)
+    const place = { asked, named, isApp, site: siteOf(beginning, asked, host) }
     if (place.site !== null) known.set(beginning, place)
     return place
   }

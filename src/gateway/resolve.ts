@@ -13,6 +13,9 @@ import { readForwardedCredential } from './credential.ts'
 import type { Arrival } from './gateway.ts'
 import { Guard } from './guard.ts'
 
+/** Null where neither host nor credential says for which tenant a request is. */
+type Found = GatewayContext | null
+
 /** The app is told who asks; what they may do there is the app's own business, so no scope is needed to be told of. */
 function forwarded(context: TenantContext, credential: Credential): GatewayContext {
   const { principal, acting_as, ...rest } = context
@@ -44,12 +47,16 @@ const telling =
     if (milliseconds !== undefined) facts.database_ms = tenths((facts.database_ms ?? 0) + milliseconds)
   }
 
-/** The context of the tenant that the host names, for whoever asks. Not of the API: for who stands in front of an app. */
-function visit(services: Services, arrival: Arrival, credential: Credential, { address, guard }: Asker): GatewayContext | Promise<GatewayContext> {
+/**
+ * The context of the tenant that the host names, else of the one that whoever asks is bound to. Not of the API: for who stands
+ * in front of an app.
+ */
+function visit(services: Services, arrival: Arrival, credential: Credential, { address, guard }: Asker): Found | Promise<Found> {
   const { named, requestId, facts, waitUntil } = arrival
   facts.principal = credential.type
-  if (credential.type === 'token' && credential.tenant !== null) facts.sources = `${named.source} token`
-  const actor: Actor = { credential, named: [named], exposed: true, request_id: requestId, source_ip: address }
+  if (named === null && credential.type === 'visitor') return null
+  if (credential.type === 'token' && credential.tenant !== null) facts.sources = named ? `${named.source} token` : 'token'
+  const actor: Actor = { credential, named: named ? [named] : [], exposed: true, request_id: requestId, source_ip: address }
   const tell = telling(facts)
   const call = (input: object) => {
     guard.beforeAsking(credential)
@@ -74,7 +81,7 @@ interface Asker {
  * Whoever has no credential of ours is a visitor: the tenant is known by its host, and who asks is between the client
  * and the app. At once where what is kept may be served.
  */
-export function resolveArrivals(services: Services, limiter: RateLimiter): (arrival: Arrival) => GatewayContext | Promise<GatewayContext> {
+export function resolveArrivals(services: Services, limiter: RateLimiter): (arrival: Arrival) => Found | Promise<Found> {
   return (arrival) => {
     const address = arrival.fields.get('cf-connecting-ip') ?? null
     const asker = { address, guard: new Guard(limiter, address) }
@@ -98,8 +105,8 @@ export function resolveArrivals(services: Services, limiter: RateLimiter): (arri
 const refusalOf = (error: unknown) => (error instanceof Refused ? error.refusal : error)
 
 /** What the database or an issuer has to be waited for. */
-async function waitedFor(services: Services, first: Promise<GatewayContext>, again: () => GatewayContext | Promise<GatewayContext>, guard: Guard) {
-  let answer: Promise<GatewayContext> | null = first
+async function waitedFor(services: Services, first: Promise<Found>, again: () => Found | Promise<Found>, guard: Guard) {
+  let answer: Promise<Found> | null = first
   const readAgain = async () => {
     answer = null
   }

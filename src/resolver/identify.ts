@@ -14,6 +14,8 @@ export interface HostRules {
   readonly baseDomains: readonly string[]
   /** Further hosts that name no tenant. */
   readonly apiHosts: readonly string[]
+  /** Hosts of the application that stands behind the gateway, where who asks says for which tenant. They name none either. */
+  readonly appHosts?: readonly string[] | undefined
   /** The path under which a tenant may be named, e.g. `/t` for `/t/<slug>/…`. */
   readonly pathPrefix: string
   /** Which sources count, in the order in which they are judged. Default: {@link DEFAULT_SOURCES}. */
@@ -68,7 +70,7 @@ export function identifyHost(host: string, rules: HostRules): NamedTenant | null
   if (!counts(rules, 'subdomain') && !counts(rules, 'domain')) return null
   const canonical = canonicalHost(host)
   if (canonical === null) return namedByHost('domain', NO_TENANT, rules)
-  if (rules.apiHosts.includes(canonical) || rules.baseDomains.includes(canonical)) return null
+  if (rules.apiHosts.includes(canonical) || rules.baseDomains.includes(canonical) || rules.appHosts?.includes(canonical)) return null
   const labels = rules.baseDomains.filter((base) => canonical.endsWith(`.${base}`)).map((base) => canonical.slice(0, -base.length - 1))
   if (labels.length > 0) return namedByHost('subdomain', labels.find((label) => LABEL.test(label)) ?? NO_TENANT, rules)
   // An address is nobody's domain, nor is a name of one label.
@@ -80,6 +82,8 @@ export interface ReadHost {
   /** As it is compared; null for what is no host. */
   readonly host: string | null
   readonly named: NamedTenant | null
+  /** One of {@link HostRules.appHosts}. */
+  readonly isApp: boolean
 }
 
 const MAXIMUM_HOSTS = 1_000
@@ -90,7 +94,8 @@ export function readHost(asked: string, rules: HostRules): ReadHost {
   const known = hostsReadBy(rules)
   const kept = known.get(asked)
   if (kept) return kept
-  const read = { host: canonicalHost(asked), named: identifyHost(asked, rules) }
+  const host = canonicalHost(asked)
+  const read = { host, named: identifyHost(asked, rules), isApp: host !== null && (rules.appHosts?.includes(host) ?? false) }
   // What is no host may be of any length.
   if (read.host !== null) known.set(asked, read)
   return read

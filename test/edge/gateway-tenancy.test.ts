@@ -18,6 +18,7 @@ beforeAll(async () => {
   dns = await startDns()
   setting = await startSetting({
     'domains.test': { STRATUM_DNS_URL: dns.url },
+    'shared.test': { STRATUM_APP_HOSTS: 'app.shared.test' },
     'lasting.test': { STRATUM_MAXIMUM_STALENESS_MS: String(STALENESS) },
     // windows so long that none ends in the midst of a test
     'guarded.test': { STRATUM_REFUSED_LIMIT: '5/99999' },
@@ -33,6 +34,58 @@ afterAll(async () => {
 const codeOf = ({ body }: Answer) => JSON.parse(body).error.code
 const contextOf = ({ headers }: { headers: Record<string, string> }) => decodeJwt(headers['stratum-context'] ?? '')
 const bearer = async (claims: Record<string, unknown> = {}) => ({ authorization: `Bearer ${await signToken({ tenant: 'acme', scope: 'read', ...claims })}` })
+
+describe('a host of the app, which all tenants share', () => {
+  const at = (headers: Record<string, string> = {}) => setting.send('app.shared.test', '/api/v1/health?a=1', { headers })
+  const seenBy = async (headers: Record<string, string>) => {
+    const answer = await at(headers)
+    expect(answer.status, answer.body).toBe(200)
+    return JSON.parse(answer.body) as { url: string; headers: Record<string, string> }
+  }
+
+  it('serves each token and key for its own tenant', async () => {
+    for (const [tenant, id] of [
+      ['acme', acme.id],
+      ['north', north.id],
+      ['acme', acme.id],
+    ] as const) {
+      const seen = await seenBy(await bearer({ tenant }))
+      expect(contextOf(seen)).toMatchObject({ tenant_id: id, slug: tenant, principal: { type: 'token', id: 'user-1' } })
+      expect(seen.url).toBe('/api/v1/health?a=1')
+    }
+    const { key } = await setting.admin.createApiKey({ name: 'north', tenant_id: north.id, scopes: ['read'] })
+    expect(contextOf(await seenBy({ 'x-api-key': key ?? '' }))).toMatchObject({ tenant_id: north.id, principal: { type: 'api_key' } })
+  })
+
+  it('lets who has not signed in yet reach the app, for no tenant, whatever they say of one', async () => {
+    const forged = { 'stratum-context': 'forged', 'x-tenant-id': acme.id }
+    for (const headers of [forged, { ...forged, authorization: 'Bearer opaque' }, { ...forged, authorization: `Bearer ${await ownIssuer().token()}` }]) {
+      const seen = await seenBy(headers)
+      expect(seen.headers).not.toHaveProperty('stratum-context')
+      expect(seen.headers).not.toHaveProperty('x-tenant-id')
+    }
+  })
+
+  it('refuses a token that is not valid, that is bound to no tenant, or whose tenant is suspended', async () => {
+    const codes = async (claims: Record<string, unknown>, spoil = '') => {
+      const { authorization } = await bearer(claims)
+      return codeOf(await at({ authorization: authorization + spoil }))
+    }
+    expect(await codes({ tenant: 'acme' }, 'x')).toBe('TOKEN_INVALID')
+    expect(await codes({ tenant: 'nobody_has_this' })).toBe('TOKEN_INVALID')
+    expect(codeOf(await at({ 'x-api-key': setting.adminKey }))).toBe('TENANT_NOT_FOUND')
+    const { id } = await setting.admin.createTenant({ slug: 'resting', name: 'Resting' })
+    expect(contextOf(await seenBy(await bearer({ tenant: 'resting' })))).toMatchObject({ tenant_id: id })
+    await setting.admin.suspendTenant({ id })
+    expect(await codes({ tenant: 'resting' })).toBe('TENANT_SUSPENDED')
+  })
+
+  it('is left by nobody for a tenant’s canonical host', async () => {
+    await setting.admin.setConfig({ id: acme.id, key: 'stratum.canonical_host', value: 'acme.shared.test' })
+    expect((await at(await bearer())).status).toBe(200)
+    await setting.admin.deleteConfig({ id: acme.id, key: 'stratum.canonical_host' })
+  })
+})
 
 describe('a domain of one’s own', () => {
   it('reaches the app as its tenant from the moment it is proven until it is given up, however it is written', async () => {

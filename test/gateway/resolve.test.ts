@@ -58,7 +58,7 @@ function isolate({ refused }: { refused?: Limit } = {}) {
     try {
       const context = await resolve({ fields, named, requestId: 'one', facts, waitUntil: (work) => beside.push(work) })
       await Promise.all(beside)
-      return { tenant_id: context.tenant_id, principal: context.principal?.id ?? null, facts, context }
+      return { tenant_id: context?.tenant_id ?? null, principal: context?.principal?.id ?? null, facts, context }
     } catch (error) {
       if (!(error instanceof StratumError)) throw error
       return { refused: error.code, retryAfter: error.retryAfter, facts }
