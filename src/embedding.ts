@@ -136,5 +136,6 @@ export type Endpoints = typeof endpoints
 export function showable<K extends keyof Endpoints>(operation: K): Endpoints[K] {
   const endpoint: Endpoint | undefined = Object.hasOwn(endpoints, operation) ? endpoints[operation] : undefined
   if (endpoint?.preview) return endpoints[operation]
-  throw stratumError('INVALID_REQUEST', { reason: `${operation} cannot be shown without being done`, issues: [] })
+  const message = 'cannot be shown without being done'
+  throw stratumError('INVALID_REQUEST', { reason: `${operation} ${message}`, issues: [{ path: operation, message }] })
 }

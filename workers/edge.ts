@@ -10,11 +10,14 @@ import { openServices } from './services.ts'
 
 type Context = Parameters<ReturnType<typeof createApp>['fetch']>[2]
 
+/** A line as it is written, with when that was. */
+const stamped = (line: object) => JSON.stringify({ time: new Date().toISOString(), ...line })
+
 function build(env: Record<string, unknown>) {
   const settings = parseEnvironment(env)
   const services = openServices(settings)
   const log = (line: { level: string }) => {
-    if (settings.STRATUM_LOG === 'requests' || line.level === 'error') console.log(JSON.stringify(line))
+    if (settings.STRATUM_LOG === 'requests' || line.level === 'error') console.log(stamped(line))
   }
   const logged = settings.STRATUM_LOG === 'off' ? {} : { log }
   const limiter = new RateLimiter({
@@ -45,7 +48,7 @@ function serverFor(env: Record<string, unknown>) {
     return serve
   } catch (error) {
     if (!(error instanceof StratumError)) throw error
-    console.error(JSON.stringify({ level: 'error', code: error.code, message: error.message }))
+    console.error(stamped({ level: 'error', code: error.code, message: error.message }))
     return null
   }
 }

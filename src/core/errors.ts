@@ -8,7 +8,7 @@
 export const CATALOGUE = {
   // 400: the request cannot be read
   INVALID_JSON: [400, 'The body is not valid JSON. Send one JSON object with content-type application/json.'],
-  INVALID_REQUEST: [400, 'The path or query of this request is not valid: {reason}. See details.issues.'],
+  INVALID_REQUEST: [400, 'The path, query or headers of this request are not valid: {reason}. See details.issues.'],
   REQUEST_NOT_FORWARDABLE: [400, 'This request cannot be forwarded: {reason}.'],
   INVALID_CURSOR: [400, 'The cursor does not belong to this list. Take next_cursor from the previous page of the same request.'],
   CREDENTIALS_AMBIGUOUS: [400, 'Send one credential: either the Authorization header or x-api-key, not both.'],
@@ -39,7 +39,7 @@ export const CATALOGUE = {
   PERMISSION_REVOCATION_DENIED: [403, 'This policy is PERMANENT: it is neither changed nor deleted, only purged with its tenant.'],
   // 404: not there, or not yours to see
   ROUTE_NOT_FOUND: [404, 'There is no such route. See /api/v1/openapi.json or /docs.'],
-  TENANT_NOT_FOUND: [404, 'No such tenant within your reach. Changing its parent, status or strategy takes reach of its parent.'],
+  TENANT_NOT_FOUND: [404, 'No such tenant within your reach. For a change of its parent, status or strategy that includes its parent.'],
   CONFIG_NOT_FOUND: [404, 'This tenant sets no config entry with this key itself. See its inheritance view for where the value comes from.'],
   PERMISSION_NOT_FOUND: [404, 'This tenant has no permission policy with this id.'],
   API_KEY_NOT_FOUND: [404, 'No such API key within your reach.'],
@@ -111,7 +111,7 @@ export const CATALOGUE = {
   API_KEY_SECRET_MISSING: [500, 'This needs an API key secret. Set STRATUM_API_KEY_SECRETS, or pass apiKeySecrets.'],
   CONFIGURATION_INVALID: [500, '{reason}'],
   DATABASE_ROLE_REFUSED: [500, 'The service connects with a role that may bypass row security. Use the stratum_control role that npx stratum setup makes.'],
-  ORIGIN_INVALID: [502, 'The origin configured for this tenant cannot be used: {reason}. Correct the config entry stratum.origin.'],
+  ORIGIN_INVALID: [502, 'The origin configured for this tenant cannot be used; the log says why. Correct the config entry stratum.origin.'],
   ORIGIN_LOOP: [502, 'The origin sent the request back here. Let STRATUM_ORIGIN, or the config entry stratum.origin, name the application itself.'],
   ORIGIN_TIMEOUT: [504, 'The origin did not begin to answer within {seconds} seconds.'],
   ORIGIN_UNREACHABLE: [502, 'The origin cannot be reached, or its answer is not HTTP.'],
@@ -149,7 +149,8 @@ export class StratumError extends Error {
     this.name = 'StratumError'
     this.code = code
     this.status = status
-    this.details = details
-    this.retryAfter = typeof details['retry_after'] === 'number' ? details['retry_after'] : status === 503 ? 1 : undefined
+    // The breaker knows how long it will be; all others say the shortest, so that it always stands there.
+    this.details = code === 'DATABASE_UNAVAILABLE' ? { retry_after: 1, ...details } : details
+    this.retryAfter = typeof this.details['retry_after'] === 'number' ? this.details['retry_after'] : status === 503 ? 1 : undefined
   }
 }

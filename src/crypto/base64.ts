@@ -1,9 +1,12 @@
-/** Bytes as base64url without padding. */
-export function toBase64Url(bytes: Uint8Array): string {
+/** Bytes as base64 with padding. */
+export function toBase64(bytes: Uint8Array): string {
   let binary = ''
   for (const byte of bytes) binary += String.fromCharCode(byte)
-  return btoa(binary).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
+  return btoa(binary)
 }
+
+/** Bytes as base64url without padding. */
+export const toBase64Url = (bytes: Uint8Array): string => toBase64(bytes).replaceAll('+', '-').replaceAll('/', '_').replaceAll('=', '')
 
 /** The bytes of base64 or base64url, padded or not; null for anything else, white space included. */
 export function fromBase64(text: string): Uint8Array<ArrayBuffer> | null {

@@ -1,7 +1,7 @@
 /** The gateway's own answers: a page for browsers, the API's shape of an error for everything else. */
 
 import type { StratumError } from '../core/errors.ts'
-import { toBase64Url } from '../crypto/base64.ts'
+import { toBase64 } from '../crypto/base64.ts'
 import { ERROR_HEADER } from './headers.ts'
 import type { Maintenance } from './settings.ts'
 
@@ -32,7 +32,7 @@ const page = (words: string, small: string) =>
 
 async function policy(): Promise<string> {
   const hash = new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(STYLE)))
-  return `default-src 'none'; style-src 'sha256-${toBase64Url(hash)}'; ${NOT_BY_THEMSELVES}`
+  return `default-src 'none'; style-src 'sha256-${toBase64(hash)}'; ${NOT_BY_THEMSELVES}`
 }
 
 /** Does who asks read pages? */
@@ -40,7 +40,9 @@ const wantsPage = ({ headers }: Request) => /\btext\/html\b/i.test(headers.get('
 
 /** The answer to a request that is not forwarded, or whose origin gave none. */
 export async function errorAnswer(request: Request, error: StratumError, requestId: string, maintenance: Maintenance | null = null): Promise<Response> {
-  const { status, code, message, details } = error
+  const { status, code, message } = error
+  // What a tenant's config says is not for visitors; the log tells it.
+  const details = code === 'ORIGIN_INVALID' ? {} : error.details
   const retryAfter = maintenance?.retryAfter ?? error.retryAfter
   const headers = new Headers({
     'cache-control': 'no-store',

@@ -52,9 +52,9 @@ const serviceOrigin = (name: string, service: ServiceBinding): Origin => ({
 })
 
 function problemOfUrl(text: string, development: boolean): string | null {
-  if (!URL.canParse(text)) return 'it is neither a URL nor service:NAME'
+  if (!URL.canParse(text)) return 'it is neither a URL nor the name of a service binding'
   const { protocol, hostname, username, password, pathname, search, hash } = new URL(text)
-  if (protocol !== 'https:' && protocol !== 'http:') return 'it must begin with https:// or http://'
+  if (protocol !== 'https:' && protocol !== 'http:') return 'its scheme must be https or http'
   if (username || password) return 'it must not carry a user name or password'
   if (pathname !== '/' || search || hash) return 'it must be scheme, host and port alone, as the path is that of each request'
   if (networkOf(hostname) !== 'public' && !development) return 'it must name a public host'
@@ -67,6 +67,9 @@ export interface OriginsOptions {
   /** Private hosts and this machine may be origins of a tenant's config. */
   development: boolean
 }
+
+/** The reason is the cause too, which the log tells and no visitor sees. */
+const invalid = (reason: string) => stratumError('ORIGIN_INVALID', { reason }, { cause: new Error(reason) })
 
 /** Origins by the text that names them. */
 export class Origins {
@@ -82,7 +85,7 @@ export class Origins {
    * @throws ORIGIN_INVALID
    */
   named(value: unknown): Origin {
-    if (typeof value !== 'string') throw stratumError('ORIGIN_INVALID', { reason: 'it is no text' })
+    if (typeof value !== 'string') throw invalid('it is no text')
     const known = this.#known.get(value)
     if (known) return known
     const origin = this.#open(value, this.#options.development)
@@ -99,12 +102,11 @@ export class Origins {
     const [, name] = /^service:(.*)$/.exec(value) ?? []
     if (name !== undefined) {
       const service = Object.hasOwn(this.#options.services, name) ? this.#options.services[name] : undefined
-      if (service === undefined)
-        throw stratumError('ORIGIN_INVALID', { reason: 'there is no such service binding; one that may be an origin is named ORIGIN or ORIGIN_…' })
+      if (service === undefined) throw invalid('there is no such service binding; one that may be an origin is named ORIGIN or ORIGIN_…')
       return serviceOrigin(name, service)
     }
     const problem = problemOfUrl(value, development)
-    if (problem !== null) throw stratumError('ORIGIN_INVALID', { reason: problem })
+    if (problem !== null) throw invalid(problem)
     return urlOrigin(new URL(value))
   }
 }

@@ -5,6 +5,7 @@ import { TrieRouter } from 'hono/router/trie-router'
 import type { Actor, Credential, NamedTenant } from '../core/actor.ts'
 import { stratumError } from '../core/error-classes.ts'
 import { StratumError } from '../core/errors.ts'
+import { toBase64 } from '../crypto/base64.ts'
 import { endpointList } from '../features/endpoints.ts'
 import type { Operation, RunOptions, Services } from '../features/operation.ts'
 import { operationList } from '../features/operations.ts'
@@ -46,7 +47,7 @@ function once<T>(make: () => T): () => T {
   }
 }
 
-const sha256 = async (text: string) => btoa(String.fromCharCode(...new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text)))))
+const sha256 = async (text: string) => toBase64(new Uint8Array(await crypto.subtle.digest('SHA-256', new TextEncoder().encode(text))))
 
 function errorResponse(context: Context<AppEnv>, error: StratumError): Response {
   const { code, message, details } = error

@@ -73,5 +73,9 @@ export const requestLog =
 export function describeCause(error: Error): string {
   const cause = error.cause instanceof Error ? error.cause : error
   const { code } = cause as { code?: unknown }
-  return typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code) ? `SQLSTATE ${code}` : `${cause.name}: ${cause.message.split(':')[0]?.slice(0, 200)}`
+  if (typeof code === 'string' && /^[0-9A-Z]{5}$/.test(code)) return `SQLSTATE ${code}`
+  // Where there was no connection, Neon's driver carries the whole answer of its endpoint after the colon.
+  const [, state, system] = /"code":"([0-9A-Z]{5})"|\b(E(?:CONN[A-Z]+|TIMEDOUT|NOTFOUND|HOSTUNREACH))\b/.exec(cause.message) ?? []
+  const known = state ? ` SQLSTATE ${state}` : system ? ` ${system}` : ''
+  return `${cause.name}: ${cause.message.split(':')[0]?.slice(0, 200)}${known}`
 }

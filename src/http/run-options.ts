@@ -4,21 +4,21 @@ import type { Endpoint } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
 import type { RunOptions } from '../features/operation.ts'
 
-const refuse = (reason: string) => stratumError('INVALID_REQUEST', { reason, issues: [] })
+const refuse = (path: string, message: string) => stratumError('INVALID_REQUEST', { reason: `${path}: ${message}`, issues: [{ path, message }] })
 
 /** Is this a dry run? @throws INVALID_REQUEST for another value than true or false, or where there is none to be had */
 export function wantsPreview(context: Context, endpoint: Endpoint): boolean {
   const asked = context.req.queries('dry_run')
   if (asked === undefined) return false
-  if (!endpoint.preview) throw refuse('dry_run: this operation cannot be shown without being done')
-  if (asked.length !== 1 || !/^(true|false)$/.test(asked[0] ?? '')) throw refuse('dry_run: must be true or false')
+  if (!endpoint.preview) throw refuse('dry_run', 'this operation cannot be shown without being done')
+  if (asked.length !== 1 || !/^(true|false)$/.test(asked[0] ?? '')) throw refuse('dry_run', 'must be true or false')
   return asked[0] === 'true'
 }
 
 /** The version that an answer has to hold at least, as a write answered it in `Stratum-Version`. @throws INVALID_REQUEST */
 export function readMinimumVersion(context: Context): string | undefined {
   const given = context.req.header('stratum-min-version')
-  if (given !== undefined && !/^\d{1,19}$/.test(given)) throw refuse('Stratum-Min-Version: must be what an answer said in Stratum-Version')
+  if (given !== undefined && !/^\d{1,19}$/.test(given)) throw refuse('Stratum-Min-Version', 'must be what an answer said in Stratum-Version')
   return given
 }
 
@@ -26,7 +26,7 @@ export function readMinimumVersion(context: Context): string | undefined {
 export function readRunOptions(context: Context, endpoint: Endpoint): RunOptions {
   const key = endpoint.method === 'POST' ? context.req.header('idempotency-key') : undefined
   const match = endpoint.preview ? context.req.header('if-match') : undefined
-  if (key !== undefined && !/^[\x21-\x7e]{1,255}$/.test(key)) throw refuse('Idempotency-Key: must be 1 to 255 visible ASCII characters')
-  if (key !== undefined && match !== undefined) throw refuse('Send Idempotency-Key or If-Match, not both')
+  if (key !== undefined && !/^[\x21-\x7e]{1,255}$/.test(key)) throw refuse('Idempotency-Key', 'must be 1 to 255 visible ASCII characters')
+  if (key !== undefined && match !== undefined) throw refuse('If-Match', 'must not be sent with Idempotency-Key')
   return { ...(key === undefined ? {} : { idempotencyKey: key }), ...(match === undefined ? {} : { ifMatch: match.replace(/^(W\/)?"(.*)"$/, '$2') }) }
 }

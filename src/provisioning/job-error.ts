@@ -7,11 +7,18 @@ import { fromDriver, isSqlState } from '../db/errors.ts'
 const CONNECTION_LOST =
   /^(Connection terminated|timeout expired|timeout exceeded|Client was closed|Client has encountered a connection error|Query read timeout)/
 
+/** Of no connection, or one that broke. Where a host has several addresses the error is one of all of them, with a code and no message. */
+function isOfConnection(error: unknown): boolean {
+  const { syscall, message = '' } = (error ?? {}) as { syscall?: unknown; message?: string }
+  if (error instanceof AggregateError) return error.errors.length > 0 && error.errors.every(isOfConnection)
+  return typeof syscall === 'string' || CONNECTION_LOST.test(message)
+}
+
 /** The error of the catalogue for whatever a task threw. */
 function fromTask(error: unknown): StratumError {
   if (error instanceof StratumError) return error
-  const { code, message = '', syscall } = (error ?? {}) as { code?: unknown; message?: string; syscall?: unknown }
-  const ofDatabase = (typeof code === 'string' && isSqlState(code)) || code === 'STRAT' || typeof syscall === 'string' || CONNECTION_LOST.test(message)
+  const { code } = (error ?? {}) as { code?: unknown }
+  const ofDatabase = (typeof code === 'string' && isSqlState(code)) || code === 'STRAT' || isOfConnection(error)
   return ofDatabase ? fromDriver(error) : stratumError('INTERNAL_ERROR', {}, { cause: error })
 }
 
@@ -25,10 +32,11 @@ export function jobErrorOf(error: unknown): JobError {
   return { code, message: code === 'INTERNAL_ERROR' ? 'Something went wrong in the provisioner. Its log says what, under the id of this job.' : message }
 }
 
-/** What the log says of an error: no values of rows (`detail`), no statement, no parameters. */
+/** What the log says of an error: no values of rows (`detail`), no statement, no parameters; of a database that is away no stack, which is always the same. */
 export function describeError(error: unknown): object {
   const root = error instanceof StratumError && error.cause !== undefined ? error.cause : error
   if (!(root instanceof Error)) return { message: String(root) }
   const { code, severity, routine } = root as { code?: string; severity?: string; routine?: string }
-  return { name: root.name, message: root.message, code, severity, routine, stack: root.stack }
+  const away = fromTask(root).code === 'DATABASE_UNAVAILABLE'
+  return { name: root.name, message: root.message, code, severity, routine, ...(away ? {} : { stack: root.stack }) }
 }

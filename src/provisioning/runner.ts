@@ -11,6 +11,7 @@ import { checkConnection } from './fitness.ts'
 import { keepGuardsRenewed } from './guards.ts'
 import { serveHealth } from './health.ts'
 import { describeError } from './job-error.ts'
+import { Outage } from './outage.ts'
 import type { Server } from './places.ts'
 import { installJobs, tolerateBreaks } from './queue.ts'
 import { type JobOptions, type Log, runJob } from './run-job.ts'
@@ -124,12 +125,14 @@ function keepRunning(databaseUrl: string, { taskList, concurrency, crontab }: La
 /** Free the jobs of processes that died, now and from time to time. */
 function keepRecovering(server: Server, log: Log) {
   const stopping = new AbortController()
+  const outage = new Outage(log, 'recovery')
   const round = async () => {
     try {
       const { rows } = await server.pool.query<{ id: string }>('select id from stratum.recover_jobs() as id')
       for (const { id } of rows) log('warn', 'job.recovered', { job_id: id })
+      outage.ended()
     } catch (error) {
-      log('warn', 'recovery.failed', { error: describeError(error) })
+      outage.failed(error)
     }
   }
   const ended = (async () => {

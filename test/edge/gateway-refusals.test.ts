@@ -83,7 +83,16 @@ describe('an origin that fails', () => {
 
   it('is logged by kind, without what the request carried', async () => {
     await refused('acme.stratum.test', '/reset?secret=hunter2', { ...PROGRAM, 'x-request-id': 'the-one-logged', cookie: 'hunter2' })
-    const line = { level: 'error', method: 'GET', route: 'gateway', status: 502, code: 'ORIGIN_UNREACHABLE', tenant: acme.id, cause: expect.any(String) }
+    const line = {
+      time: expect.stringMatching(/^\d{4}-\d\d-\d\dT[\d:.]+Z$/),
+      level: 'error',
+      method: 'GET',
+      route: 'gateway',
+      status: 502,
+      code: 'ORIGIN_UNREACHABLE',
+      tenant: acme.id,
+      cause: expect.any(String),
+    }
     expect(await setting.logged('the-one-logged')).toMatchObject(line)
     expect(JSON.stringify(setting.workerd.logs)).not.toContain('hunter2')
   })
@@ -104,7 +113,7 @@ describe('a tenant that is not served', () => {
       const page = await setting.send(`${host}.stratum.test`, '/', { headers: BROWSER })
       expect([page.status, page.headers['content-type']], host).toEqual([status, 'text/html; charset=utf-8'])
       expect(page.body).toContain(`<h1>${words}</h1>`)
-      expect(page.headers['content-security-policy']).toMatch(/^default-src 'none'; style-src 'sha256-[^']+'; .*frame-ancestors 'none'$/)
+      expect(page.headers['content-security-policy']).toMatch(/^default-src 'none'; style-src 'sha256-[A-Za-z0-9+/]{43}='; .*frame-ancestors 'none'$/)
     }
   })
 
@@ -181,7 +190,11 @@ describe("an origin of a tenant's config", () => {
       expect(seen.headers['stratum-context']).not.toBe('forged')
     })
     await withConfig(acme.id, 'stratum.origin', 'service:INTERNAL', async () => {
-      expect(await refused('acme.tenants.test', '/')).toEqual([502, 'ORIGIN_INVALID'])
+      expect(await refused('acme.tenants.test', '/', { ...PROGRAM, 'x-request-id': 'origin-refused' })).toEqual([502, 'ORIGIN_INVALID'])
+      expect(await setting.logged('origin-refused')).toMatchObject({
+        code: 'ORIGIN_INVALID',
+        cause: expect.stringContaining('there is no such service binding'),
+      })
     })
     expect(await setting.seen('acme.bound.test', '/orders')).toMatchObject({ bound: true, url: 'http://acme.bound.test/orders' })
   })
@@ -206,7 +219,8 @@ describe("an origin of a tenant's config", () => {
   ])('%j is refused', async (value) => {
     const answer = await withConfig(acme.id, 'stratum.origin', value, () => setting.send('acme.stratum.test', '/', { headers: PROGRAM }))
     expect(refusal(answer)).toEqual([502, 'ORIGIN_INVALID'])
-    expect(answer.body).not.toContain('secret')
+    const { message, details } = JSON.parse(answer.body).error
+    expect([message, details]).toEqual([expect.stringMatching(/^The origin configured for this tenant cannot be used; the log says why\./), undefined])
   })
 })
 

@@ -204,6 +204,8 @@ it('serves its own description, open to anybody', async () => {
   expect(await (await get('http://stratum.test/api/v1/health')).json()).toEqual({ status: 'ok' })
 })
 
+const ISO = /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/
+
 it('writes one line a request, without what the request carried', async () => {
   const before = workerd.logs.length
   const answer = await get('http://stratum.test/api/v1/tenants?limit=7', { 'x-api-key': adminKey, 'x-request-id': 'the-request-logged' })
@@ -218,7 +220,12 @@ it('writes one line a request, without what the request carried', async () => {
     .toEqual([
       {
         ...{ level: 'info', request_id: 'the-request-logged', method: 'GET', route: '/api/v1/tenants', status: 200, principal: 'api_key' },
-        ...{ trace_id: expect.stringMatching(/^[0-9a-f]{32}$/), duration_ms: expect.any(Number), database_ms: expect.any(Number) },
+        ...{
+          time: expect.stringMatching(ISO),
+          trace_id: expect.stringMatching(/^[0-9a-f]{32}$/),
+          duration_ms: expect.any(Number),
+          database_ms: expect.any(Number),
+        },
       },
     ])
   expect(workerd.logs.filter((line) => line.message.includes(adminKey))).toEqual([])
@@ -235,7 +242,9 @@ describe('misconfigured, it refuses to serve: the log says why, the caller learn
     })
     const logged = () => workerd.logs.slice(before).map((line) => JSON.parse(line.message))
     const refusals = () => logged().filter((line) => line.code === 'CONFIGURATION_INVALID')
-    await expect.poll(refusals).toEqual([{ level: 'error', code: 'CONFIGURATION_INVALID', message: expect.stringMatching(sentence) }])
+    await expect
+      .poll(refusals)
+      .toEqual([{ time: expect.stringMatching(ISO), level: 'error', code: 'CONFIGURATION_INVALID', message: expect.stringMatching(sentence) }])
     expect(JSON.stringify(logged())).not.toContain('hunter2')
   })
 })

@@ -5,7 +5,7 @@ import type { CallOf } from '../../src/core/endpoint.ts'
 import { sqlName } from '../../src/core/endpoint.ts'
 import { endpointList, type endpoints } from '../../src/features/endpoints.ts'
 import type { StratumClient } from '../../src/sdk/client.ts'
-import { type Answer, ask, expectRefusal } from '../support/answers.ts'
+import { type Answer, ask, errorOf, expectRefusal } from '../support/answers.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
 import { contents, tablesOf } from '../support/record.ts'
 import { plantTree, refusal, uniqueSlug } from '../support/tree.ts'
@@ -258,7 +258,10 @@ describe('the header', () => {
   it('is 1 to 255 visible ASCII characters', async () => {
     const before = await contents(installation.owner)
     for (const key of ['', 'two words', 'tab\there', 'ümlaut', 'x'.repeat(256), 'a, b']) {
-      expectRefusal(await post('/tenants', tenant(), { 'idempotency-key': key }), 'INVALID_REQUEST')
+      const answer = await post('/tenants', tenant(), { 'idempotency-key': key })
+      const issue = { path: 'Idempotency-Key', message: 'must be 1 to 255 visible ASCII characters' }
+      expect(expectRefusal(answer, 'INVALID_REQUEST')).toEqual({ reason: `${issue.path}: ${issue.message}`, issues: [issue] })
+      expect(errorOf(answer).message).toBe(`The path, query or headers of this request are not valid: ${issue.path}: ${issue.message}. See details.issues.`)
     }
     expect(await contents(installation.owner)).toEqual(before)
     for (const key of ['x', '"quoted"', `~${'x'.repeat(254)}`, `'; drop table tenants; --`.replaceAll(' ', '')]) {

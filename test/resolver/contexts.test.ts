@@ -189,7 +189,11 @@ describe('who wrote', () => {
     expect((await ask(token)).body.config['max_users']).toBeUndefined()
     expect((await ask(token, { 'stratum-min-version': version })).body.config['max_users']?.value).toBe(9)
     expect(await requestsOf(() => ask(token, { 'stratum-min-version': version }))).toBe(0)
-    expect((await ask(token, { 'stratum-min-version': 'newest' })).status).toBe(400)
+    const issues = [{ path: 'Stratum-Min-Version', message: 'must be what an answer said in Stratum-Version' }]
+    const unread = await ask(token, { 'stratum-min-version': 'newest' })
+    expect(unread).toMatchObject({ status: 400, body: { error: { code: 'INVALID_REQUEST', details: { issues } } } })
+    // what the database has not given out, be it made up or of before a restore: as of now, as nothing is later
+    expect((await ask(token, { 'stratum-min-version': '9999999999999999999' })).body.config['max_users']?.value).toBe(9)
   })
 
   it('is served from what is kept though a transaction is held open in another database of the server', async () => {

@@ -6,6 +6,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest'
 import { neonDatabase } from '../../src/db/neon.ts'
 import { createApp } from '../../src/http/app.ts'
 import type { LogLine } from '../../src/http/log.ts'
+import { startNeonEndpoint } from '../../src/local/neon-endpoint.ts'
 import { type Answer, ask, expectRefusal } from '../support/answers.ts'
 import { createEmptyDatabase, createInstallation, type Installation } from '../support/installation.ts'
 import { uniqueSlug } from '../support/tree.ts'
@@ -43,8 +44,17 @@ async function askOver(databaseUrl: string, options: { endpoint?: string; timeou
 const askFake = (name: string, timeout = 5_000, port = portOf()) =>
   askOver(`postgresql://stratum_control:${PASSWORD}@${name}.test/db`, { endpoint: `http://127.0.0.1:${port}/sql`, timeout })
 
+/** Where nothing listens. */
+async function closedPort(): Promise<number> {
+  const closed = createServer()
+  await new Promise<void>((done) => closed.listen(0, '127.0.0.1', () => done()))
+  const { port } = closed.address() as AddressInfo
+  await new Promise((done) => closed.close(done))
+  return port
+}
+
 function expectUnavailable(answer: Answer) {
-  expect(expectRefusal(answer, 'DATABASE_UNAVAILABLE')).toEqual({})
+  expect(expectRefusal(answer, 'DATABASE_UNAVAILABLE')).toEqual({ retry_after: 1 })
   expect(answer.headers.get('retry-after')).toBe('1')
   expect(log).toMatchObject([{ level: 'error', status: 503, code: 'DATABASE_UNAVAILABLE' }])
   for (const text of [answer.text, JSON.stringify(log)]) {
@@ -54,11 +64,7 @@ function expectUnavailable(answer: Answer) {
 
 describe('a database that is not there', () => {
   it('is unavailable: nothing listens', async () => {
-    const closed = createServer()
-    await new Promise<void>((done) => closed.listen(0, '127.0.0.1', () => done()))
-    const { port } = closed.address() as AddressInfo
-    await new Promise((done) => closed.close(done))
-    expectUnavailable(await askFake('closed', 5_000, port))
+    expectUnavailable(await askFake('closed', 5_000, await closedPort()))
   })
   it('is unavailable: no such database, a wrong password, an unknown role', async () => {
     expectUnavailable(await askOver(`${installation.urls.control}_missing`))
@@ -66,6 +72,14 @@ describe('a database that is not there', () => {
     expectUnavailable(await askOver(installation.urls.control.replace(':control@', `:${PASSWORD}@`)))
     log.length = 0
     expectUnavailable(await askOver(installation.urls.control.replace('stratum_control:', 'nobody:')))
+  })
+  it('is told of in the log by the code of the system or of the server, and by no more of its words', async () => {
+    const endpoint = await startNeonEndpoint({ postgresPort: await closedPort() })
+    await askOver(`postgresql://stratum_control:${PASSWORD}@localhost:1/db`, { endpoint: endpoint.url })
+    expect(log.splice(0)).toMatchObject([{ cause: 'NeonDbError: Server error (HTTP status 500) ECONNREFUSED' }])
+    await endpoint.close()
+    await askOver(`${installation.urls.control}_missing`)
+    expect(log).toMatchObject([{ cause: 'NeonDbError: Server error (HTTP status 500) SQLSTATE 3D000' }])
   })
   it('is unavailable while it answers nothing', async () => {
     answerWith = () => {}
