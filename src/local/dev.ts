@@ -9,13 +9,13 @@ import { parseKeyRing } from '../crypto/key-ring.ts'
 import { migrate, overPostgres } from '../db/migrate.ts'
 import { ensureRoles, type RolePart } from '../db/roles.ts'
 import { type Provisioner, startProvisioner } from '../provisioning/runner.ts'
-import { DEFAULT_DNS_URL } from '../resolver/dns.ts'
 import { Stratum } from '../stratum.ts'
 import { type DemoTenants, seedDemo } from './demo.ts'
 import { startNeonEndpoint } from './neon-endpoint.ts'
 import { startPostgres } from './postgres.ts'
-import { type DevSecrets, loadSecrets, saveSecrets } from './secrets.ts'
+import { type DevSecrets, ensureContextKeys, loadSecrets, saveSecrets } from './secrets.ts'
 import { startWorker } from './worker.ts'
+import { DEV_AUDIENCE, DEV_ISSUER, type DevGateway, dnsUrlOf, gatewayOf, givenVariables, workerVariables } from './worker-variables.ts'
 
 /** What `.stratum/dev.json` holds. */
 export interface DevStack {
@@ -35,6 +35,8 @@ export interface DevStack {
   neon_url: string
   /** Where the provisioner answers `GET /health`. */
   provisioner_url: string
+  /** Where tenants' hosts are forwarded to, with STRATUM_ORIGIN; else null. */
+  gateway: DevGateway | null
   /** Ids by slug. */
   tenants: Partial<DemoTenants>
 }
@@ -44,13 +46,12 @@ export interface DevOptions {
   port: number
   /** Directory for data and secrets. */
   data: string
+  /** Its STRATUM_* variables are the Worker's, but for those that the local stack decides. */
+  environment: NodeJS.ProcessEnv
   /** Told what goes on, a line at a time. */
   log: (line: string) => void
 }
 
-/** `iss` and `aud` of the tokens that the dev Worker trusts. */
-export const DEV_ISSUER = 'https://dev.stratum.localhost'
-export const DEV_AUDIENCE = 'stratum'
 const DATABASE = 'stratum'
 const JWT_LIFETIME = '30d'
 
@@ -113,7 +114,7 @@ async function fill(databaseUrl: string, directory: string, secrets: DevSecrets)
 }
 
 /** In this process, so that it ends with it. */
-function startDevProvisioner(databaseUrl: string, secrets: DevSecrets, log: DevOptions['log']): Promise<Provisioner> {
+function startDevProvisioner(databaseUrl: string, dnsUrl: string, secrets: DevSecrets, log: DevOptions['log']): Promise<Provisioner> {
   return startProvisioner({
     databaseUrl,
     masterKeys: parseKeyRing(secrets.master_keys, { variable: 'master_keys', bytes: 32, exact: true }),
@@ -121,7 +122,7 @@ function startDevProvisioner(databaseUrl: string, secrets: DevSecrets, log: DevO
     port: 0,
     host: '127.0.0.1',
     concurrency: 4,
-    dnsUrl: DEFAULT_DNS_URL,
+    dnsUrl,
     grace: 2_000,
     log: (level, event, fields) => log(JSON.stringify({ time: new Date().toISOString(), level, event, ...fields })),
   })
@@ -138,56 +139,41 @@ export const signDevToken = (secret: string, claims: { tenant?: string; scope: s
     .setExpirationTime(JWT_LIFETIME)
     .sign(new TextEncoder().encode(secret))
 
-const workerVariables = (secrets: DevSecrets, databaseUrl: string, neonUrl: string) => ({
-  DATABASE_URL: databaseUrl,
-  NEON_ENDPOINT: neonUrl,
-  STRATUM_MASTER_KEYS: secrets.master_keys,
-  STRATUM_API_KEY_SECRETS: secrets.api_key_secrets,
-  STRATUM_API_KEY_PREFIX: 'sk_test_',
-  STRATUM_API_HOSTS: '127.0.0.1,[::1]',
-  STRATUM_DEVELOPMENT: 'true',
-  STRATUM_ISSUERS: JSON.stringify([
-    {
-      issuer: DEV_ISSUER,
-      audience: DEV_AUDIENCE,
-      algorithms: ['HS256'],
-      keys: [{ kty: 'oct', k: Buffer.from(secrets.jwt_secret).toString('base64url') }],
-      max_scopes: ['admin'],
-    },
-  ]),
-})
-
 /**
  * Start everything and write `dev.json` into the data directory, last.
  * @returns the stack, a promise of its early end, and how to stop it
  */
-export async function startDev({ port, data, log }: DevOptions): Promise<{ stack: DevStack; failed: Promise<Error>; stop(): Promise<void> }> {
+export async function startDev({ port, data, environment, log }: DevOptions): Promise<{ stack: DevStack; failed: Promise<Error>; stop(): Promise<void> }> {
   const directory = resolve(data)
   const stackFile = join(directory, 'dev.json')
   const closers: Array<() => Promise<unknown>> = []
   const stop = async () => {
     for (let close = closers.pop(); close !== undefined; close = closers.pop()) await close()
   }
+  const given = givenVariables(environment, log)
+  const dnsUrl = dnsUrlOf(given)
+  const gateway = gatewayOf(given)
   await requireFreePort(port)
   try {
-    const secrets = await loadSecrets(directory)
+    let secrets = await loadSecrets(directory)
     const postgres = await startPostgres({ directory: join(directory, 'postgres'), password: secrets.admin_password }).catch(explain)
     closers.push(() => postgres.stop())
     // Only now is the directory ours: what a killed run left goes at once, as scripts wait for it to appear.
     await rm(stackFile, { force: true })
+    if (gateway && !given['STRATUM_CONTEXT_KEYS']) secrets = await ensureContextKeys(directory, secrets)
     log(`postgres  127.0.0.1:${postgres.port}`)
     const neon = await startNeonEndpoint({ postgresPort: postgres.port })
     closers.push(() => neon.close())
     log(`neon http ${neon.url}`)
     await prepareDatabase((database) => postgres.url(database), secrets, log)
     const databaseUrl = connectionString(postgres.port, 'owner', secrets)
-    const provisioner = await startDevProvisioner(databaseUrl, secrets, log)
+    const provisioner = await startDevProvisioner(databaseUrl, dnsUrl, secrets, log)
     closers.push(() => provisioner.stop())
     const { tenants, apiKey } = await fill(databaseUrl, directory, secrets)
     const worker = await startWorker({
       port,
       directory,
-      variables: workerVariables(secrets, connectionString(postgres.port, 'control', secrets), neon.url),
+      variables: workerVariables(secrets, given, { databaseUrl: connectionString(postgres.port, 'control', secrets), neonUrl: neon.url }),
       apiKey,
       log,
     })
@@ -202,6 +188,7 @@ export async function startDev({ port, data, log }: DevOptions): Promise<{ stack
       app_database_url: connectionString(postgres.port, 'app', secrets),
       neon_url: neon.url,
       provisioner_url: provisioner.url,
+      gateway,
       tenants,
     }
     closers.push(() => rm(stackFile, { force: true }))

@@ -5,7 +5,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
-import { stratumError } from '../core/error-classes.ts'
+import { ConfigurationInvalidError, stratumError } from '../core/error-classes.ts'
 import { createClient } from '../sdk/client.ts'
 import { onceWeAreGone } from './watchdog.ts'
 
@@ -32,16 +32,26 @@ const KEPT_OUTPUT = 4_000
 const START_TIMEOUT = 60_000
 const POLL_INTERVAL = 100
 
-function spawnWrangler({ port, directory }: WorkerOptions, variablesFile: string): ChildProcess {
+/** As dotenv reads it: what stands behind `$` would be put in, and nothing escapes a quote. */
+function variableLine([name, value]: [string, string]): string {
+  const quote = ["'", '`'].find((each) => !value.includes(each))
+  if (quote === undefined)
+    throw stratumError('CONFIGURATION_INVALID', { reason: `The variable ${name} holds both ' and \`, which wrangler dev cannot be given.` })
+  return `${name}=${quote}${value.replaceAll('$', '\\$')}${quote}\n`
+}
+
+function spawnWrangler({ port, directory, variables }: WorkerOptions, variablesFile: string): ChildProcess {
   const require = createRequire(import.meta.url)
   const wrangler = join(dirname(require.resolve('wrangler/package.json')), 'bin/wrangler.js')
+  // wrangler lets its own environment override the file: a DATABASE_URL of the shell would be the Worker's.
+  const environment = Object.fromEntries(Object.entries(process.env).filter(([name]) => !(name in variables)))
   const flags = ['--port', String(port), '--inspector-port', '0', '--env-file', variablesFile, '--persist-to', join(directory, 'wrangler')]
   return spawn(process.execPath, [wrangler, 'dev', ...flags, '--show-interactive-dev-session=false', '--log-level', 'log'], {
     cwd: PROJECT,
     // A group of its own: Ctrl-C in the terminal must reach this process alone, which then stops all in order.
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
-    env: { ...process.env, WRANGLER_SEND_METRICS: 'false', WRANGLER_HIDE_BANNER: 'true', CLOUDFLARE_CF_FETCH_ENABLED: 'false' },
+    env: { ...environment, WRANGLER_SEND_METRICS: 'false', WRANGLER_HIDE_BANNER: 'true', CLOUDFLARE_CF_FETCH_ENABLED: 'false' },
   })
 }
 
@@ -53,11 +63,16 @@ const killGroup = (child: ChildProcess, signal: NodeJS.Signals) => {
   }
 }
 
+/** What a misconfigured Worker writes into its log, as it tells no caller. */
+function complaintIn(output: string): string | undefined {
+  const [, message] = /"code":"CONFIGURATION_INVALID","message":("(?:[^"\\]|\\.)*")/.exec(output) ?? []
+  return message === undefined ? undefined : JSON.parse(message)
+}
+
 /** Start the Worker and wait until it answers with the database behind it. */
 export async function startWorker(options: WorkerOptions): Promise<RunningWorker> {
   const variablesFile = join(options.directory, 'worker.env')
-  const lines = Object.entries(options.variables).map(([name, value]) => `${name}='${value}'\n`)
-  await writeFile(variablesFile, lines.join(''), { mode: 0o600 })
+  await writeFile(variablesFile, Object.entries(options.variables).map(variableLine).join(''), { mode: 0o600 })
   const child = spawnWrangler(options, variablesFile)
   let output = ''
   let up = false
@@ -86,6 +101,7 @@ export async function startWorker(options: WorkerOptions): Promise<RunningWorker
     up = true
   } catch (error) {
     await stop()
+    if (error instanceof ConfigurationInvalidError) throw stratumError('CONFIGURATION_INVALID', { reason: complaintIn(output) ?? error.message })
     throw error
   }
   return { url, failed, stop }
@@ -98,7 +114,8 @@ async function waitUntilUp(url: string, apiKey: string): Promise<void> {
       await client.getHealth()
       return
     } catch (error) {
-      if (Date.now() > deadline) throw error
+      // Waiting does not help a Worker that cannot use what it was given.
+      if (Date.now() > deadline || error instanceof ConfigurationInvalidError) throw error
     }
     await new Promise((resolve) => setTimeout(resolve, POLL_INTERVAL))
   }

@@ -2,15 +2,18 @@
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { mkdtemp, readdir, readFile, rm, watch } from 'node:fs/promises'
-import { connect, createServer } from 'node:net'
+import { createServer as createHttpServer, request } from 'node:http'
+import { type AddressInfo, connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { neon } from '@neondatabase/serverless'
-import { jwtVerify } from 'jose'
+import { createRemoteJWKSet, jwtVerify } from 'jose'
 import pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { sendToEndpoint } from '../../src/db/neon.ts'
-import { DEV_AUDIENCE, DEV_ISSUER, type DevStack } from '../../src/local/dev.ts'
+import type { DevStack } from '../../src/local/dev.ts'
+import { DEV_AUDIENCE, DEV_ISSUER } from '../../src/local/worker-variables.ts'
 import { createClient } from '../../src/sdk/client.ts'
 
 const CLI = new URL('../../src/cli/main.ts', import.meta.url).pathname
@@ -25,8 +28,9 @@ interface Run {
 
 const runs: Run[] = []
 
-function dev(port: number, data: string): Run {
-  const child = spawn(process.execPath, [CLI, 'dev', '--port', String(port), '--data', data], { stdio: ['ignore', 'pipe', 'pipe'] })
+function dev(port: number, data: string, variables: Record<string, string> = {}): Run {
+  const env = { ...process.env, ...variables }
+  const child = spawn(process.execPath, [CLI, 'dev', '--port', String(port), '--data', data], { stdio: ['ignore', 'pipe', 'pipe'], env })
   let output = ''
   for (const stream of [child.stdout, child.stderr]) stream.setEncoding('utf8').on('data', (text: string) => (output += text))
   const ended = new Promise<number | NodeJS.Signals | null>((resolve) => child.once('close', (code, signal) => resolve(code ?? signal)))
@@ -80,20 +84,52 @@ let beside: DevStack
 let firstRun: Run
 let secondRun: Run
 
+/** The app behind the second stack's gateway, and the resolver of custom domains: each tells what it was asked. */
+const tellHeaders = createHttpServer((request, response) => response.end(JSON.stringify(request.headers)))
+const lookedUp: string[] = []
+const dns = createHttpServer((request, response) => {
+  const name = new URL(request.url ?? '', 'http://dns').searchParams.get('name') ?? ''
+  lookedUp.push(name)
+  response.end(JSON.stringify({ Status: 0, Answer: [{ name, type: 16, data: 'not the value' }] }))
+})
+const urlOf = (server: typeof dns) => `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+/** What the shell of the second stack has set. */
+const variables = () => ({
+  STRATUM_ORIGIN: urlOf(tellHeaders),
+  STRATUM_DNS_URL: `${urlOf(dns)}/dns-query`,
+  STRATUM_CONTEXT_CONFIG: 'max_users',
+  STRATUM_COOKIE: "it's$HOME",
+  STRATUM_MASTER_KEYS: 'not-ours',
+  DATABASE_URL: 'postgresql://nobody@nowhere.invalid/none',
+})
+
 beforeAll(async () => {
+  for (const server of [tellHeaders, dns]) await once(server.listen(0, '127.0.0.1'), 'listening')
   for (const each of [first, second]) Object.assign(each, { directory: await mkdtemp(join(tmpdir(), 'stratum-dev-')), port: await freePort() })
   firstRun = dev(first.port, first.directory)
-  secondRun = dev(second.port, second.directory)
+  secondRun = dev(second.port, second.directory, variables())
   ;[stack, beside] = await Promise.all([stackIn(first.directory, firstRun), stackIn(second.directory, secondRun)])
 })
 afterAll(async () => {
   for (const run of runs) run.child.kill('SIGTERM')
   await Promise.all(runs.map((run) => run.ended))
+  for (const server of [tellHeaders, dns]) server.close()
   for (const { directory } of [first, second]) await rm(directory, { recursive: true, force: true })
 })
 
 it('writes dev.json when all answers, and everything in it works', async () => {
-  expect(Object.keys(stack)).toEqual(['url', 'api_key', 'jwt_secret', 'jwt', 'database_url', 'app_database_url', 'neon_url', 'provisioner_url', 'tenants'])
+  expect(Object.keys(stack)).toEqual([
+    'url',
+    'api_key',
+    'jwt_secret',
+    'jwt',
+    'database_url',
+    'app_database_url',
+    'neon_url',
+    'provisioner_url',
+    'gateway',
+    'tenants',
+  ])
   expect(stack.url).toBe(`http://localhost:${first.port}`)
   const admin = createClient({ baseUrl: stack.url, apiKey: stack.api_key })
   expect((await admin.getHealth()).database).toMatchObject({ role: 'stratum_control', role_bypasses_row_security: false })
@@ -152,6 +188,46 @@ it('runs beside another with its own data and keys', async () => {
   await expect(createClient({ baseUrl: beside.url, token: stack.jwt }).getContext()).rejects.toMatchObject({ code: 'TOKEN_INVALID' })
 })
 
+/** The second stack's gateway, asked as a tenant's host: `*.localhost` is not known to every machine. */
+const askTenant = (headers: Record<string, string> = {}) =>
+  new Promise<{ status: number; body: string }>((resolve, reject) => {
+    const asked = request({ port: second.port, host: 'localhost', path: '/any', headers: { host: `northstar-msp.localhost:${second.port}`, ...headers } })
+    asked.once('error', reject).once('response', async (response) => resolve({ status: response.statusCode ?? 0, body: await text(response) }))
+    asked.end()
+  })
+
+it('forwards tenants to STRATUM_ORIGIN, with contexts that the app can verify', async () => {
+  const { status, body } = await askTenant({ authorization: `Bearer ${beside.jwt}` })
+  expect(status).toBe(200)
+  const keys = createRemoteJWKSet(new URL(`${beside.url}/.well-known/stratum-jwks.json`))
+  const { issuer = '', audience = '' } = beside.gateway ?? {}
+  expect({ issuer, audience }).toEqual({ issuer: 'https://localhost', audience: urlOf(tellHeaders) })
+  const { payload } = await jwtVerify(JSON.parse(body)['stratum-context'], keys, { issuer, audience, typ: 'stratum-context+jwt' })
+  expect(payload).toMatchObject({ slug: 'northstar_msp', principal: { id: 'dev@northstar' }, config: { max_users: 1000 } })
+  await expect.poll(secondRun.output).toContain(`Gateway      tenants' hosts → ${urlOf(tellHeaders)}, contexts signed as ${issuer} for ${audience}`)
+  expect(stack.gateway).toBeNull()
+})
+
+it('gives the Worker what the environment sets, and keeps what is its own', async () => {
+  const written = await readFile(join(second.directory, 'worker.env'), 'utf8')
+  expect(written).toContain("STRATUM_COOKIE=`it's\\$HOME`")
+  expect(secondRun.output()).toContain('ignored   STRATUM_MASTER_KEYS: the local stack has its own')
+  const admin = createClient({ baseUrl: beside.url, apiKey: beside.api_key })
+  const id = beside.tenants.client_alpha ?? ''
+  const { txt_name } = await admin.createDomain({ id, domain: 'shop.example.com' })
+  await expect(admin.verifyDomain({ id, domain: 'shop.example.com' })).rejects.toMatchObject({ code: 'DOMAIN_NOT_VERIFIED' })
+  expect(lookedUp).toEqual([txt_name])
+  expect(await readFile(join(second.directory, '.gitignore'), 'utf8')).toBe('*\n')
+})
+
+it('says at once which variable the Worker cannot use', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'stratum-dev-'))
+  const run = dev(await freePort(), directory, { STRATUM_ORIGIN: 'http://127.0.0.1:4100/path' })
+  expect(await run.ended).toBe(1)
+  expect(sentence(run).at(-1)).toMatch(/^stratum: The variable STRATUM_ORIGIN cannot be used: it must be scheme, host and port alone/)
+  await rm(directory, { recursive: true })
+}, 60_000)
+
 it('says in one sentence that its port is taken, or its data in use, and leaves the one that runs alone', async () => {
   const elsewhere = await mkdtemp(join(tmpdir(), 'stratum-dev-'))
   const samePort = dev(first.port, elsewhere)
@@ -180,13 +256,16 @@ it('stops everything on SIGINT and takes dev.json away', async () => {
 it('finds its data and its key again, even after it was killed', async () => {
   const admin = createClient({ baseUrl: beside.url, apiKey: beside.api_key })
   const kept = await admin.createTenant({ slug: 'kept', name: 'Kept' })
+  const keySet = async (url: string) => (await fetch(`${url}/.well-known/stratum-jwks.json`)).json()
+  const published = await keySet(beside.url)
   secondRun.child.kill('SIGKILL')
   expect(await secondRun.ended).toBe('SIGKILL')
   // What it started notices by itself, and there is no event of theirs to wait for.
   for (const port of portsOf(beside)) await expect.poll(() => isOpen(port), { timeout: 10_000 }).toBe(false)
 
-  const again = await stackIn(second.directory, dev(second.port, second.directory))
+  const again = await stackIn(second.directory, dev(second.port, second.directory, variables()))
 
   expect(again).toMatchObject({ url: beside.url, api_key: beside.api_key, jwt_secret: beside.jwt_secret, tenants: beside.tenants })
   expect(await createClient({ baseUrl: again.url, apiKey: again.api_key }).getTenantBySlug({ slug: 'kept' })).toMatchObject({ id: kept.id })
+  expect(await keySet(again.url)).toEqual(published)
 }, 60_000)

@@ -221,6 +221,7 @@ describe('the log', () => {
     }
     const common = {
       level: 'info',
+      time: expect.any(String),
       method: 'GET',
       route: 'gateway',
       status: 200,
