@@ -66,6 +66,7 @@ function check(found: Found, tenantId: string, name: string) {
 const REFUSALS: Record<string, string> = {
   '42501':
     'the owner’s role may not; it needs CREATEDB, CREATE on the control database, CREATEROLE for roles of tenants, and to drop a database membership in the data plane’s role',
+  '55006': 'sessions that the owner may not end are connected to it, a superuser’s say, or it has prepared transactions or replication slots',
   '53100': 'its disk is full',
   '53300': 'it has too many connections',
   '0A000': 'an extension that the tables use is not available there',
@@ -213,6 +214,30 @@ export async function addCopiesToDatabase(server: Server, tenantId: string, name
   if (found.mark !== undefined) await fillDatabase(server, tenantId, name, null, 'new', sessions)
 }
 
+/** Those of a superuser are left out, as to try ends the statement; autovacuum's workers have no user here. */
+const END_SESSIONS = `
+  select pg_terminate_backend(a.pid) from pg_stat_activity a join pg_roles r on r.oid = a.usesysid where a.datname = $1 and not r.rolsuper`
+
+/** A session that was about to begin when the others were ended shows only later. */
+const DROP_TRIES = 2
+
+/**
+ * Not `with (force)`: that is refused to whoever is no superuser while autovacuum is at work in the database, as its
+ * workers are a superuser's; without it the server ends them by itself, and waits up to five seconds for all who go.
+ */
+async function dropWithSessions(client: pg.ClientBase, database: string) {
+  await client.query(`alter database ${identifier(database)} allow_connections false`)
+  for (let tries = 1; ; tries++) {
+    await client.query(END_SESSIONS, [database])
+    try {
+      await client.query(`drop database ${identifier(database)}`)
+      return
+    } catch (error) {
+      if ((error as { code?: string }).code !== '55006' || tries === DROP_TRIES) throw error
+    }
+  }
+}
+
 /** @throws PLACE_NOT_OURS, PLACE_REFUSED */
 export async function dropDatabase(server: Server, tenantId: string, name: string, { withClient }: Pick<Sessions, 'withClient'>): Promise<void> {
   const found = await find(server, name)
@@ -221,7 +246,7 @@ export async function dropDatabase(server: Server, tenantId: string, name: strin
   try {
     await withClient(server, found.control, async (client) => {
       for (const database of doomed) {
-        await client.query(`drop database if exists ${identifier(database)} with (force)`)
+        await dropWithSessions(client, database)
         await server.step('dropped')
       }
       await client.query('delete from stratum.tenant_databases where database_name = $1 and tenant_id = $2', [name, tenantId])

@@ -1,0 +1,114 @@
+/** A tenant's database goes whatever is at work in it, or the refusal says what keeps it. */
+import pg from 'pg'
+import { afterAll, beforeAll, expect, it, vi } from 'vitest'
+import { dropPlace, makePlace } from '../../src/provisioning/places.ts'
+import { installJobs, tolerateBreaks } from '../../src/provisioning/queue.ts'
+import { openServer, urlOfDatabase } from '../../src/provisioning/server.ts'
+import { Stratum } from '../../src/stratum.ts'
+import { PASSWORDS } from '../support/names.ts'
+import { OwnServer } from '../support/own-server.ts'
+import { type Made, uniqueSlug } from './stage.ts'
+
+// A server starts and stops here, which takes its time on a busy machine.
+vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
+
+let own: OwnServer
+let server: ReturnType<typeof openServer>
+let control: pg.Pool
+let stratum: Stratum
+
+const url = (user: 'owner' | 'control' | 'app', database: string) => {
+  const { host } = new URL(own.url())
+  return `postgresql://stratum_${user}:${PASSWORDS[user]}@${host}/${database}`
+}
+
+beforeAll(async () => {
+  own = await OwnServer.start()
+  await installJobs(url('owner', 'postgres'))
+  server = openServer(url('owner', 'postgres'), { databaseLimit: 100, connections: 2 })
+  control = tolerateBreaks(new pg.Pool({ connectionString: url('control', 'postgres') }))
+  stratum = new Stratum({ pool: control })
+})
+afterAll(async () => {
+  await server.close()
+  await control.end()
+  await own.close()
+})
+
+const made = async (): Promise<Made & { database: string }> => {
+  const slug = uniqueSlug('t')
+  const { id, isolation_name } = await stratum.createTenant({ name: slug, slug, isolation_strategy: 'DB_PER_TENANT' })
+  const place = { strategy: 'DB_PER_TENANT', name: isolation_name } as const
+  await makePlace(server, id, place, { routingVersion: 1, open: true })
+  return { id, place, database: isolation_name ?? '' }
+}
+
+const connect = async (connectionString: string) => {
+  const client = new pg.Client({ connectionString })
+  client.on('error', () => {})
+  await client.connect()
+  return client
+}
+
+const remaining = async ({ database }: { database: string }) =>
+  (await own.admin.query<{ count: number }>('select count(*)::int from pg_database where datname = $1', [database])).rows[0]?.count
+
+/** Resolves once a worker of autovacuum is busy in the database, for long. */
+async function keepVacuuming({ database }: { database: string }) {
+  const client = await connect(urlOfDatabase(own.url(), database))
+  await client.query(`
+    create table worn (id int) with (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+      autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+    insert into worn select generate_series(1, 100000); delete from worn`)
+  await client.end()
+  await own.admin.query('alter system set autovacuum_naptime = 1')
+  await own.admin.query('select pg_reload_conf()')
+  const at = `select from pg_stat_activity where datname = $1 and backend_type = 'autovacuum worker' and query like '%worn%'`
+  await vi.waitFor(async () => expect((await own.admin.query(at, [database])).rowCount).toBe(1), { timeout: 30_000, interval: 50 })
+}
+
+it('is dropped while autovacuum is at work in it, which would refuse a forced drop', async () => {
+  const tenant = await made()
+  await keepVacuuming(tenant)
+
+  await expect(server.pool.query(`drop database "${tenant.database}" with (force)`)).rejects.toMatchObject({ code: '42501' })
+  await dropPlace(server, tenant.id, tenant.place)
+
+  expect(await remaining(tenant)).toBe(0)
+})
+
+it('is dropped while sessions go on in it, and more begin', async () => {
+  const tenant = await made()
+  let over = false
+  const insistent = async () => {
+    while (!over) {
+      const client = await connect(url('app', tenant.database)).catch(() => null)
+      await client?.query('select pg_sleep(600)').catch(() => {})
+      await client?.end().catch(() => {})
+    }
+  }
+  const sessions = Promise.all([insistent(), insistent(), insistent()])
+  const busy = `select from pg_stat_activity where datname = $1 and query like '%pg_sleep%'`
+  await vi.waitFor(async () => expect((await own.admin.query(busy, [tenant.database])).rowCount).toBe(3))
+
+  await dropPlace(server, tenant.id, tenant.place).finally(() => {
+    over = true
+  })
+  await sessions
+
+  expect(await remaining(tenant)).toBe(0)
+})
+
+it('stays, with a reason, while a superuser is connected to it, and goes afterwards', async () => {
+  const tenant = await made()
+  const client = await connect(urlOfDatabase(own.url(), tenant.database))
+
+  await expect(dropPlace(server, tenant.id, tenant.place)).rejects.toMatchObject({
+    code: 'PLACE_REFUSED',
+    message: expect.stringContaining('a superuser’s'),
+  })
+  await client.end()
+  await dropPlace(server, tenant.id, tenant.place)
+
+  expect(await remaining(tenant)).toBe(0)
+})
