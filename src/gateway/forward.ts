@@ -42,14 +42,10 @@ class Deadline {
     return new Promise((resolve, reject) => {
       this.#passed = () => {
         this.#ended = true
+        const cancelled = answer.then((late) => late.body?.cancel())
+        cancelled.catch(() => undefined)
         reject(stratumError('ORIGIN_TIMEOUT', { seconds: this.#milliseconds / 1000 }))
       }
-      answer
-        .then(
-          (late) => (this.#ended ? late.body?.cancel() : undefined),
-          () => undefined,
-        )
-        .catch(() => undefined)
       answer.then(resolve, reject)
     })
   }
