@@ -89,7 +89,7 @@ create table stratum.config_entries (
 
 create table stratum.config_history (
   id bigint generated always as identity not null,
-  tenant_id uuid not null,
+  tenant_id uuid,
   key text not null,
   value jsonb,
   ciphertext text,
@@ -154,6 +154,7 @@ create table stratum.idempotency_keys (
   input_hash text not null,
   answer jsonb,
   created_at timestamp with time zone default now() not null,
+  tenant_ids uuid[] default '{}'::uuid[] not null,
   constraint idempotency_keys_pkey PRIMARY KEY (principal, operation, key)
 );
 
@@ -355,6 +356,7 @@ CREATE INDEX changes_xid_idx ON stratum.changes USING btree (xid);
 CREATE INDEX config_history_tenant_id_key_idx ON stratum.config_history USING btree (tenant_id, key, id);
 CREATE UNIQUE INDEX custom_domains_verified_key ON stratum.custom_domains USING btree (domain) WHERE (verified_at IS NOT NULL);
 CREATE INDEX idempotency_keys_created_at_idx ON stratum.idempotency_keys USING btree (created_at);
+CREATE INDEX idempotency_keys_tenant_ids_idx ON stratum.idempotency_keys USING gin (tenant_ids);
 CREATE INDEX isolation_changes_tenant_id_idx ON stratum.isolation_changes USING btree (tenant_id, id);
 CREATE UNIQUE INDEX isolation_changes_unfinished_key ON stratum.isolation_changes USING btree (tenant_id) WHERE (finished_at IS NULL);
 CREATE INDEX issuers_tenant_id_idx ON stratum.issuers USING btree (tenant_id, id);

@@ -172,12 +172,15 @@ export const configDefinitions = stratum.table('config_definitions', {
   updatedAt: updatedAt(),
 })
 
-/** Every value a key has had: resolution at a past moment reads these. A deletion has neither value nor ciphertext. */
+/**
+ * Every value a key has had, at a tenant or, with no tenant, as the default of its definition: resolution at a past moment reads
+ * these. A deletion has neither value nor ciphertext.
+ */
 export const configHistory = stratum.table(
   'config_history',
   {
     id: bigint('id', { mode: 'number' }).primaryKey().generatedAlwaysAsIdentity({ name: 'config_history_id_seq' }),
-    tenantId: uuid('tenant_id').notNull(),
+    tenantId: uuid('tenant_id'),
     key: text('key').notNull(),
     value: jsonb('value'),
     ciphertext: text('ciphertext'),
@@ -218,9 +221,15 @@ export const idempotencyKeys = stratum.table(
     /** SHA-256 of the input. */
     inputHash: text('input_hash').notNull(),
     answer: jsonb('answer'),
+    /** The tenants that request and answer name: a purge of one erases this. */
+    tenantIds: uuid('tenant_ids').array().notNull().default(sql`'{}'`),
     createdAt: createdAt(),
   },
-  (t) => [primaryKey({ name: 'idempotency_keys_pkey', columns: [t.principal, t.operation, t.key] }), index('idempotency_keys_created_at_idx').on(t.createdAt)],
+  (t) => [
+    primaryKey({ name: 'idempotency_keys_pkey', columns: [t.principal, t.operation, t.key] }),
+    index('idempotency_keys_created_at_idx').on(t.createdAt),
+    index('idempotency_keys_tenant_ids_idx').using('gin', t.tenantIds),
+  ],
 )
 
 export const permissionPolicies = stratum.table(
