@@ -66,7 +66,6 @@ function check(found: Found, tenantId: string, name: string) {
 const REFUSALS: Record<string, string> = {
   '42501':
     'the owner’s role may not; it needs CREATEDB, CREATE on the control database, CREATEROLE for roles of tenants, and to drop a database membership in the data plane’s role',
-  '55006': 'sessions that the owner may not end are connected to it, a superuser’s say, or it has prepared transactions or replication slots',
   '53100': 'its disk is full',
   '53300': 'it has too many connections',
   '0A000': 'an extension that the tables use is not available there',
@@ -214,14 +213,18 @@ export async function addCopiesToDatabase(server: Server, tenantId: string, name
   if (found.mark !== undefined) await fillDatabase(server, tenantId, name, null, 'new', sessions)
 }
 
-/** Those of a superuser are left out, as to try ends the statement; autovacuum's workers have no user here. */
+/** Of those that the owner may end. It is refused those of a superuser and of roles that are not its own; autovacuum's workers have no user here. */
 const END_SESSIONS = `
-  select pg_terminate_backend(a.pid) from pg_stat_activity a join pg_roles r on r.oid = a.usesysid where a.datname = $1 and not r.rolsuper`
+  select pg_terminate_backend(a.pid) from pg_stat_activity a join pg_roles r on r.oid = a.usesysid
+  where a.datname = $1 and not r.rolsuper and pg_has_role(r.oid, 'USAGE')`
+const SESSIONS_LEFT = `select coalesce(string_agg(distinct a.usename, ', '), '') as users from pg_stat_activity a where a.datname = $1 and a.usesysid is not null`
 
 /** A session that was about to begin when the others were ended shows only later. */
 const DROP_TRIES = 2
 
 /**
+ * Nobody may connect from here on, also where the drop is refused.
+ *
  * Not `with (force)`: that is refused to whoever is no superuser while autovacuum is at work in the database, as its
  * workers are a superuser's; without it the server ends them by itself, and waits up to five seconds for all who go.
  */
@@ -233,9 +236,16 @@ async function dropWithSessions(client: pg.ClientBase, database: string) {
       await client.query(`drop database ${identifier(database)}`)
       return
     } catch (error) {
-      if ((error as { code?: string }).code !== '55006' || tries === DROP_TRIES) throw error
+      if ((error as { code?: string }).code !== '55006') throw error
+      if (tries === DROP_TRIES) throw await occupied(client, database, error)
     }
   }
+}
+
+async function occupied(client: pg.ClientBase, database: string, cause: unknown) {
+  const { rows } = await client.query<{ users: string }>(SESSIONS_LEFT, [database])
+  const who = rows[0]?.users ? `sessions of ${rows[0].users}, which the owner may not end` : 'prepared transactions or replication slots'
+  return stratumError('PLACE_REFUSED', { kind: 'database', name: database, reason: `it is still used by ${who}` }, { cause })
 }
 
 /** @throws PLACE_NOT_OURS, PLACE_REFUSED */

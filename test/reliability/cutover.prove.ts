@@ -43,7 +43,8 @@ const contentsOf = async (tenant: Made) => new Map((await stage.rowsAt(tenant.id
 afterEach(async () => {
   const { rows } = await stage.owner.query<{ name: string; tenant: string }>('select database_name as name, tenant_id as tenant from stratum.tenant_databases')
   await stage.dropDatabases(rows)
-})
+  // A drop waits for who is still connected, and there may be thirty.
+}, 300_000)
 
 describe('killed at every step', () => {
   it.each(PAIRS)('a change from %s to %s is finished by the next try, under constant writers', async (from, to) => {
