@@ -11,5 +11,7 @@ export default defineConfig({
     // A file that needs more is doing too much; each has its own database, so files run side by side.
     testTimeout: 20_000,
     hookTimeout: 60_000,
+    // What is polled for comes when the machine gets to it.
+    expect: { poll: { timeout: 15_000 } },
   },
 })

@@ -8,5 +8,7 @@ export default defineConfig({
     reporters: ['default', './test/support/summary-reporter.ts'],
     testTimeout: 600_000,
     hookTimeout: 60_000,
+    // What is polled for comes when the machine gets to it.
+    expect: { poll: { timeout: 15_000 } },
   },
 })

@@ -156,7 +156,7 @@ describe('a key set that cannot be had', () => {
       })
     }
     await unreachable()
-    await vi.waitFor(() => expect(ended).toBe(true))
+    await vi.waitFor(() => expect(ended).toBe(true), { timeout: 15_000 })
   })
 
   it('has nobody listening', async () => {

@@ -136,28 +136,46 @@ describe('a change', () => {
     return String(answer.headers['stratum-version'])
   }
 
+  /** A tenant that was visited and then suspended, with its kept context still served: not so where the isolate happened to poll meanwhile. */
+  const suspendedUnnoticed = async (slug: string, parent: string | null, visit: (host: string) => Promise<{ status: number }>) => {
+    for (let round = 1; round <= 20; round++) {
+      const { id } = await setting.admin.createTenant({ slug: `${slug}_${round}`, name: slug, parent_id: parent })
+      const host = `${slug}-${round}.lasting.test`
+      expect((await visit(host)).status).toBe(200)
+      const version = await suspend(id)
+      const at = performance.now()
+      const { status } = await visit(host)
+      if (status === 200) return { host, version, at }
+      expect(status).toBe(403)
+    }
+    throw new Error('Nothing that is kept was ever served.')
+  }
+
   it('that suspends a tenant counts in every isolate within the staleness that is allowed', async () => {
-    const { id } = await setting.admin.createTenant({ slug: 'paused', name: 'P' })
-    const visit = () => setting.send('paused.lasting.test', '/')
-    expect((await visit()).status).toBe(200)
-    await suspend(id)
-    const suspended = performance.now()
-    // What is kept is served, or nothing here would be proven.
-    expect((await visit()).status).toBe(200)
-    await expect.poll(async () => (await visit()).status, { timeout: STALENESS + 1_000, interval: 50 }).toBe(403)
-    expect(performance.now() - suspended).toBeLessThan(STALENESS + 500)
+    const visit = (host: string) => setting.send(host, '/')
+    const suspended = await suspendedUnnoticed('paused', null, visit)
+    let served = suspended.at
+    for (;;) {
+      const asked = performance.now()
+      const { status } = await visit(suspended.host)
+      if (status !== 200) {
+        expect(status).toBe(403)
+        break
+      }
+      served = asked
+    }
+    // Judged by when the last that was served had been sent: how long answers take is the machine's affair.
+    expect(served - suspended.at).toBeLessThanOrEqual(STALENESS)
   })
 
   it('counts at once for who is known and says its version, and the app never sees that', async () => {
-    const { id } = await setting.admin.createTenant({ slug: 'hurried', name: 'H', parent_id: acme.id })
-    const visit = async (headers = {}) => setting.send('hurried.lasting.test', '/', { headers: { ...(await bearer()), ...headers } })
-    const first = JSON.parse((await visit({ 'stratum-min-version': '1' })).body)
-    expect(first.headers).not.toHaveProperty('stratum-min-version')
-    const version = await suspend(id)
-    expect((await visit()).status).toBe(200)
-    const after = await visit({ 'stratum-min-version': version })
+    const visit = async (host: string, headers = {}) => setting.send(host, '/', { headers: { ...(await bearer()), ...headers } })
+    const { host, version } = await suspendedUnnoticed('hurried', acme.id, (at) => visit(at))
+    const after = await visit(host, { 'stratum-min-version': version })
     expect([after.status, codeOf(after)]).toEqual([403, 'TENANT_SUSPENDED'])
-    expect(codeOf(await visit({ 'stratum-min-version': 'latest' }))).toBe('REQUEST_NOT_FORWARDABLE')
+    expect(codeOf(await visit(host, { 'stratum-min-version': 'latest' }))).toBe('REQUEST_NOT_FORWARDABLE')
+    const seen = JSON.parse((await visit('acme.lasting.test', { 'stratum-min-version': '1' })).body)
+    expect(seen.headers).not.toHaveProperty('stratum-min-version')
   })
 })
 

@@ -267,7 +267,7 @@ describe('a client that goes away early', () => {
     expect(await (await ask()).json()).toMatchObject({ error: { code: 'DATABASE_BUSY' } })
     holding = 0
     for (const pass of held.splice(0)) pass()
-    await expect.poll(async () => (await ask()).status, { timeout: 5_000 }).toBe(200)
+    await expect.poll(async () => (await ask()).status).toBe(200)
   })
 
   const head = (path: string, length: number) =>

@@ -363,10 +363,10 @@ describe('connections', () => {
       failureOf(sql.query('select pg_sleep(987)', [], { fetchOptions })),
       failureOf(sql.transaction([sql`insert into item values (500, 'left')`, sql`select pg_sleep(987)`], { fetchOptions })),
     ])
-    await vi.waitFor(async () => expect((await stack.admin(sleepers)).rows).toEqual([{ n: 2 }]))
+    await vi.waitFor(async () => expect((await stack.admin(sleepers)).rows).toEqual([{ n: 2 }]), { timeout: 15_000 })
     abort.abort()
     await pending
-    await vi.waitFor(async () => expect((await stack.admin(sleepers)).rows).toEqual([{ n: 0 }]))
+    await vi.waitFor(async () => expect((await stack.admin(sleepers)).rows).toEqual([{ n: 0 }]), { timeout: 15_000 })
     expect(await sql`select id from item where id = 500`).toEqual([])
   })
 

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
 import { type NeonEndpoint, startNeonEndpoint } from '../../src/local/neon-endpoint.ts'
 import { startPostgres } from '../../src/local/postgres.ts'
-import { failureOf, PASSWORD, type Stack, startStack } from './support.ts'
+import { failureOf, PASSWORD, type Stack, startStack, withClient } from './support.ts'
 
 let stack: Stack
 let url: string
@@ -335,15 +335,16 @@ describe('the server', () => {
 
   test('finishes what runs when it closes, and takes nothing new', async () => {
     const endpoint = await startNeonEndpoint({ postgresPort: stack.postgres.port })
-    const waiting = post({ queries: [{ query: 'select pg_sleep(0.2)' }, { query: 'select 5 as five' }] }, {}, endpoint)
-    await vi.waitFor(async () =>
-      expect(
-        (await stack.admin(`select from pg_stat_activity where query like '%pg_sleep(0.2)%' and state = 'active' and pid <> pg_backend_pid()`)).rowCount,
-      ).toBe(1),
-    )
-    const closed = endpoint.close()
-    expect((await waiting).body).toMatchObject({ results: [{}, { rows: [{ five: 5 }] }] })
-    await closed
+    await withClient(stack.postgres.url(), async (holder) => {
+      await holder.query('select pg_advisory_lock(4711)')
+      const waiting = post({ queries: [{ query: 'select pg_advisory_xact_lock(4711)' }, { query: 'select 5 as five' }] }, {}, endpoint)
+      const held = `select from pg_locks where locktype = 'advisory' and objid = 4711 and not granted`
+      await vi.waitFor(async () => expect((await stack.admin(held)).rowCount).toBe(1), { timeout: 15_000 })
+      const closing = endpoint.close()
+      await holder.query('select pg_advisory_unlock(4711)')
+      expect((await waiting).body).toMatchObject({ results: [{}, { rows: [{ five: 5 }] }] })
+      await closing
+    })
     await endpoint.close()
     expect((await once(connect(endpoint.port, '127.0.0.1'), 'error'))[0]).toMatchObject({ code: 'ECONNREFUSED' })
     expect((await stack.admin(`select from pg_stat_activity where application_name = 'neon-endpoint' and query like '%five%'`)).rowCount).toBe(0)

@@ -163,6 +163,6 @@ describe('startPostgres', () => {
     parent.kill('SIGKILL')
     await once(session, 'close')
     // Not a child of ours: its end can only be looked for.
-    await vi.waitFor(async () => expect(await readdir(join(root, 'orphan'))).not.toContain('postmaster.pid'))
+    await vi.waitFor(async () => expect(await readdir(join(root, 'orphan'))).not.toContain('postmaster.pid'), { timeout: 15_000 })
   })
 })

@@ -114,7 +114,7 @@ describe('an answer that cannot be used', () => {
       })
     }
     await unavailable(/could not be read/)
-    await vi.waitFor(() => expect(ended).toBe(true))
+    await vi.waitFor(() => expect(ended).toBe(true), { timeout: 15_000 })
   })
   it('does not come in time', async () => {
     const expired = new AbortController()
