@@ -48,8 +48,9 @@ function holdsApiKey(name: string, value: string): boolean {
   return encoded !== undefined && API_KEY.test(String.fromCharCode(...(fromBase64(encoded.slice(0, 4_096)) ?? [])))
 }
 
-/** Many servers read `x_tenant_id` and `x-tenant-id` as one name. */
-const isReplaced = (name: string) => REPLACED.test(name.includes('_') ? name.replaceAll('_', '-') : name)
+/** Many servers, and what reads their answers, take `x_tenant_id` and `x-tenant-id` for one name. */
+const withDashes = (name: string) => (name.includes('_') ? name.replaceAll('_', '-') : name)
+const isReplaced = (name: string) => REPLACED.test(withDashes(name))
 
 /** The names that Connection declares to be of this connection only. */
 const namedBy = (connection: string | null | undefined): string[] | undefined => connection?.split(',').map((name) => name.trim().toLowerCase())
@@ -84,6 +85,8 @@ export function headersForOrigin(
     if (HOP_BY_HOP.has(name) || isReplaced(name) || connection?.includes(name) || holdsApiKey(name, value)) headers.delete(name)
   }
   if (fields.has('upgrade') && isWebSocketUpgrade(request)) headers.set('upgrade', 'websocket')
+  // To a request without it the platform adds `no-cache`, as it is not to cache: no app then answers 304.
+  if (!fields.has('cache-control')) headers.set('cache-control', 'max-age=0')
   if (withhold) headers.delete('authorization')
   // The URL of the forwarded request says which host the origin is asked for.
   headers.delete('host')
@@ -106,5 +109,5 @@ export function headersForOrigin(
 export function unfitForClient(names: readonly string[], headers: Headers): string[] {
   const connection = names.includes('connection') ? namedBy(headers.get('connection')) : undefined
   // Upgrade is the answer's own word for what to speak instead, e.g. beside 426.
-  return names.filter((name) => name.startsWith('stratum-') || (HOP_BY_HOP.has(name) && name !== 'upgrade') || connection?.includes(name))
+  return names.filter((name) => withDashes(name).startsWith('stratum-') || (HOP_BY_HOP.has(name) && name !== 'upgrade') || connection?.includes(name))
 }

@@ -3,6 +3,7 @@ import { createServer, request as httpRequest, type IncomingMessage, type Server
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
 import { gzipSync } from 'node:zlib'
+import express from 'express'
 import { WebSocketServer } from 'ws'
 
 /** What reached the origin. */
@@ -38,9 +39,18 @@ function sendBack(origin: TestOrigin, { method, url, headers }: IncomingMessage,
 
 async function echo(request: IncomingMessage, response: ServerResponse) {
   const seen = { method: request.method, url: request.url, headers: request.headers, body: await text(request) }
-  response.writeHead(200, { 'content-type': 'application/json', 'stratum-version': 'forged', 'stratum-error': '1', 'set-cookie': ['a=1', 'b=2'] })
+  response.writeHead(200, {
+    'content-type': 'application/json',
+    'stratum-version': 'forged',
+    'stratum-error': '1',
+    Stratum_Error: '1',
+    'set-cookie': ['a=1', 'b=2'],
+  })
   response.end(JSON.stringify(seen))
 }
+
+/** Says itself when it need not send a page again. */
+const pages = express().get('/page', (_, response) => void response.send('a page'))
 
 export async function startOrigin(): Promise<TestOrigin> {
   let release = () => {}
@@ -54,6 +64,7 @@ export async function startOrigin(): Promise<TestOrigin> {
       await released
       response.end('last')
     },
+    '/page': (request, response) => pages(request, response),
     '/upload': async (request, response) => {
       request.setEncoding('utf8')
       for await (const part of request) origin.parts.push(part as string)

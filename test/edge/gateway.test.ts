@@ -224,11 +224,20 @@ describe('what passes', () => {
     const { headers } = await setting.send('acme.stratum.test', '/')
     expect(headers).not.toHaveProperty('stratum-version')
     expect(headers).not.toHaveProperty('stratum-error')
+    expect(headers).not.toHaveProperty('stratum_error')
     expect(headers).toMatchObject({ 'set-cookie': ['a=1', 'b=2'] })
     const busy = await setting.send('acme.stratum.test', '/error')
     expect([busy.status, busy.body, busy.headers['stratum-error']]).toEqual([503, 'the app is busy', undefined])
     expect((await setting.send('acme.stratum.test', '/gzip', { headers: { 'accept-encoding': 'gzip' } })).headers['content-encoding']).toBe('gzip')
     expect((await setting.send('acme.stratum.test', '/', { method: 'HEAD' })).status).toBe(200)
+  })
+
+  it('that a page need not be sent again', async () => {
+    const page = (headers: Record<string, string | undefined>) => setting.send('north.stratum.test', '/page', { headers })
+    const { status, headers } = await page({})
+    expect(status).toBe(200)
+    expect((await page({ 'if-none-match': headers['etag'] })).status).toBe(304)
+    expect((await page({ 'if-none-match': headers['etag'], 'cache-control': 'no-cache' })).status).toBe(200)
   })
 
   it('the first part of an answer before the last is there', async () => {
