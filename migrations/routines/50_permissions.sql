@@ -38,19 +38,21 @@ begin
     from effective e);
 end $$;
 --> statement-breakpoint
--- Fail when what holds above a tenant does not let it write this mode for this key.
+-- Fail when what holds above a tenant does not let it write this mode for this key; with the tenant whose policy decides
+-- that, which need not be the nearest one.
 create or replace function stratum.require_permission_writable(t stratum.tenants, policy_key text, mode text) returns void
 language plpgsql stable set search_path = stratum, pg_temp as $$
 declare
-  above jsonb;
+  deciding record;
   facts jsonb;
 begin
   if t.parent_id is null then return; end if;
-  above := stratum.resolved_permissions(subpath(t.path, 0, -1)) -> policy_key;
-  facts := jsonb_build_object('key', policy_key, 'source_tenant_id', above -> 'source_tenant_id',
-    'source_depth', (select nlevel(s.path) - 1 from tenants s where s.id = (above ->> 'source_tenant_id')::uuid));
-  if above ->> 'mode' = 'LOCKED' then perform stratum.fail('PERMISSION_LOCKED', facts); end if;
-  if above ->> 'mode' = 'INHERITED' and mode <> 'INHERITED' then perform stratum.fail('PERMISSION_NOT_DELEGATED', facts); end if;
+  select a.id, l.depth, p.mode into deciding
+  from stratum.lineage(subpath(t.path, 0, -1)) as l join tenants a on a.path = l.path join permission_policies p on p.tenant_id = a.id
+  where p.key = policy_key and p.mode <> 'DELEGATED' order by l.depth limit 1;
+  facts := jsonb_build_object('key', policy_key, 'source_tenant_id', deciding.id, 'source_depth', deciding.depth);
+  if deciding.mode = 'LOCKED' then perform stratum.fail('PERMISSION_LOCKED', facts); end if;
+  if deciding.mode = 'INHERITED' and mode <> 'INHERITED' then perform stratum.fail('PERMISSION_NOT_DELEGATED', facts); end if;
 end $$;
 --> statement-breakpoint
 create or replace function stratum.permission_resource(p stratum.permission_policies) returns jsonb

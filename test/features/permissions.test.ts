@@ -101,6 +101,16 @@ describe('the table', () => {
     }
   })
 
+  it('names the tenant whose policy decides, not the nearest that has one', async () => {
+    const { root, mid, leaf } = await plantTree(admin, line)
+    await grant(root.id, 'INHERITED', 'root')
+    await grant(mid.id, 'INHERITED', 'mid')
+    expect((await refusal(grant(leaf.id, 'DELEGATED', 'leaf'), 'PERMISSION_NOT_DELEGATED')).details).toMatchObject({
+      source_tenant_id: root.id,
+      source_depth: 0,
+    })
+  })
+
   // what is above is written last, so that below it stands what could not be written any more
   it.each(MODES.flatMap((above) => MODES.map((below) => [above, below] as const)))('%s above makes of %s below what it says', async (above, below) => {
     const { root, mid, leaf } = await plantTree(admin, line)
