@@ -20,7 +20,8 @@ export interface ConfigSchema<S extends Shape> {
   readonly definitions: ConfigDefinitionInput[]
   /**
    * The values of a resolved config, typed; undefined where nobody sets a key, it has no default, or it is a hidden secret.
-   * @throws CONFIG_INVALID for a value that does not fit, which there is only where the definitions were not put
+   * @throws CONFIG_INVALID for a value that does not fit, which there is only where the definitions were not put, or where the type
+   * transforms what it reads
    */
   values(resolved: Record<string, { value: unknown; sensitive: boolean; error?: unknown }>): { [K in keyof S]: z.output<S[K]> | undefined }
 }
@@ -36,10 +37,34 @@ function withReferred(schema: Record<string, Json>): Record<string, Json> {
 const isSensitive = (schema: Json): boolean =>
   schema !== null && typeof schema === 'object' && (('sensitive' in schema && schema['sensitive'] === true) || Object.values(schema).some(isSensitive))
 
+/** What a type checks that JSON Schema cannot say, or that nobody would judge by it; null where all of it is said. */
+function unsaid({ zodSchema, jsonSchema }: { zodSchema: z.core.$ZodTypes; jsonSchema: z.core.JSONSchema.BaseSchema }): string | null {
+  for (const { _zod } of zodSchema._zod.def.checks ?? []) {
+    const { check, pattern } = _zod.def as { check: string; pattern?: RegExp }
+    if (check === 'custom') return 'refine and the like'
+    if (pattern && /[ims]/.test(pattern.flags)) return `the flags of ${pattern}`
+  }
+  const { format, pattern } = jsonSchema
+  return format !== undefined && pattern === undefined && format !== 'uri' ? `the format ${format}` : null
+}
+
+function schemaOf(key: string, type: z.ZodType): Record<string, Json> {
+  const { $schema: _, ...schema } = z.toJSONSchema(type, {
+    io: 'input',
+    override: (part) => {
+      const missing = unsaid(part)
+      // A definition that is not enforced is worse than none: what is stored would not fit when it is read.
+      if (missing !== null) throw new TypeError(`The type of ${key} cannot be a definition: JSON Schema has no words for ${missing}.`)
+    },
+  }) as Record<string, Json>
+  return schema
+}
+
 /**
  * Config keys with their types, from zod: `.default(…)` is what holds where nobody sets the key, `.describe(…)` its
  * description, and `.meta({ sensitive: true })` has its values encrypted.
  *
+ * @throws TypeError for a type that JSON Schema cannot say: dates, `refine`, a pattern's flags
  * @example
  * const config = defineConfig({ max_users: z.number().int().default(10), smtp_password: z.string().meta({ sensitive: true }) })
  * await stratum.putConfigDefinitions(config.definitions)
@@ -47,7 +72,7 @@ const isSensitive = (schema: Json): boolean =>
  */
 export function defineConfig<const S extends Shape>(shape: S): ConfigSchema<S> {
   const definitions = Object.entries(shape).map(([key, type]): ConfigDefinitionInput => {
-    const { $schema: _, ...whole } = z.toJSONSchema(type, { io: 'input' }) as Record<string, Json>
+    const whole = schemaOf(key, type)
     const { default: value = null, description = '' } = withReferred(whole)
     const { default: _value, description: _description, sensitive: _sensitive, ...schema } = whole
     return { key, schema, default: value, description: String(description), sensitive: isSensitive(whole) }

@@ -94,8 +94,13 @@ describe('defineConfig', () => {
     expect(judge({ tree: 1 })).toEqual({ path: '', reason: 'its schema refers to itself without end' })
   })
 
-  it('refuses a type that JSON has none for', () => {
-    expect(() => defineConfig({ started: z.date() })).toThrow(/date/i)
+  it.each([
+    ['that JSON has none for', z.date(), /date/i],
+    ['with a check of its own', z.object({ seats: z.array(z.number().refine((seats) => seats % 2 === 0)) }), 'type of limit cannot be a definition'],
+    ['with a pattern whose flags would be lost', z.string().regex(/^abc$/i), 'flags of /^abc$/i'],
+    ['with a format that nobody judges', z.jwt(), 'format jwt'],
+  ])('refuses a type %s', (_, type, reason) => {
+    expect(() => defineConfig({ limit: type })).toThrow(reason)
   })
 })
 
