@@ -73,6 +73,8 @@ export async function ensureRoles(connection: MigrationConnection, passwords: Re
   await connection.transaction([
     // Two at once would update the same row of the catalog, and one would fail.
     `select pg_advisory_xact_lock(hashtextextended('stratum.migrate', 0))`,
+    // Temporary tables stay on a connection, which the next tenant's batch gets.
+    `revoke temporary on database ${database?.['name']} from public`,
     `grant connect, create, temporary on database ${database?.['name']} to ${identifier(`${prefix}owner`)}`,
     `grant connect on database ${database?.['name']} to ${identifier(`${prefix}control`)}, ${identifier(`${prefix}app`)}`,
     // A tenant's database is dropped with the connections to it, which takes membership in the role that has them.

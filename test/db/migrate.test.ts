@@ -84,6 +84,10 @@ describe.each(transports)('over %s', (_, connect) => {
       `drop role ${rolePrefix}tenant_x`,
     ])
     expect(await owner.query('select rolcreatedb from pg_roles where rolname = current_user')).toEqual([{ rolcreatedb: true }])
+    // temporary tables, which stay on a connection, are for nobody but the owner
+    const may = `select rolname::text as name from pg_roles
+      where rolname like '${rolePrefix}%' and has_database_privilege(oid, current_database(), 'temporary')`
+    expect(await owner.query(may)).toEqual([{ name: `${rolePrefix}owner` }])
   })
 
   it('leaves nothing of a migration that fails, and says why', async () => {

@@ -42,6 +42,7 @@ describe('the role of the edge', () => {
     `select stratum.principal('{}')`,
     'create table stratum.mine (id int)',
     'create table public.mine (id int)',
+    'create temporary table mine (id int)',
     'create schema mine',
     'create role mine',
     'set role stratum_owner',
@@ -56,7 +57,10 @@ describe('the role of the edge', () => {
     expect(await neon(installation.urls.control).query(TIMEOUTS)).toEqual([limits])
   })
 
-  it('cannot slip its own objects in between an operation and what it calls', async () => {
+  it('cannot slip its own objects in between an operation and what it calls, where it may make temporary ones', async () => {
+    const admin = new pg.Client(installation.urls.admin)
+    await admin.connect()
+    await admin.query(`grant temporary on database "${admin.database}" to stratum_control`).finally(() => admin.end())
     await clients.control.query('create temporary table tenants (id uuid)')
     await clients.control.query(`set search_path = pg_temp, public`)
     expect((await clients.control.query(create, [actor, tenant('by_control_again')])).rows).toEqual([{ slug: 'by_control_again' }])

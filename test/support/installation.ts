@@ -112,7 +112,10 @@ export async function createEmptyDatabase(): Promise<{ name: string; adminUrl: s
 
 export async function createInstallation(): Promise<Installation> {
   const { adminUrl, postgresPort, neonEndpoint } = inject('server')
-  const database = await createDatabase(adminUrl, TEMPLATE, ['grant connect, create, temporary on database %I to stratum_owner'])
+  const database = await createDatabase(adminUrl, TEMPLATE, [
+    'revoke temporary on database %I from public',
+    'grant connect, create, temporary on database %I to stratum_owner',
+  ])
   const urlOf = (user: string, password: string) => `postgresql://${user}:${password}@localhost:${postgresPort}/${database.name}`
   const urls = {
     admin: urlOf('postgres', 'admin'),
