@@ -112,6 +112,9 @@ it.each(HARMS)('finds %s', async (_, harm, expected) => {
 })
 
 describe('roles', () => {
+  const asAdmin = (harm: string) => after(harm, { asAdmin: true })
+  const database = () => new URL(stage.urls.admin).pathname.slice(1)
+
   it.each([
     ['a data role that is a superuser', 'alter role stratum_app superuser', 'error role_superuser stratum_app'],
     ['a data role that bypasses', 'alter role stratum_app bypassrls', 'error role_bypasses stratum_app'],
@@ -119,7 +122,26 @@ describe('roles', () => {
     ['a reader who may become the owner', 'create role snoop; grant stratum_owner to snoop; grant select on orders to snoop', 'error role_owns snoop'],
     ['a table of somebody else', 'create role someone; grant all on schema public to someone; alter table items owner to someone', 'error owner items'],
   ])('finds %s', async (_, harm, expected) => {
-    expect(found(await after(harm, { asAdmin: true }))).toContain(expected)
+    expect(found(await asAdmin(harm))).toContain(expected)
+  })
+
+  it.each([
+    ['everybody', '', 'public'],
+    ['the data role', '', 'stratum_app'],
+    ['a login that may become it', 'create role my_app; grant stratum_app to my_app', 'my_app'],
+    ['a reader', 'create role analyst; grant select on orders to analyst', 'analyst'],
+    ['what a reader is a member of', 'create role staff; create role analyst in role staff; grant select on orders to analyst', 'staff'],
+    ['all tenants with a role', 'create role "stratum_tenant_x" in role stratum_tenants; grant "stratum_tenant_x" to stratum_app', 'stratum_tenants'],
+  ])('finds temporary tables permitted to %s, and says how to end it', async (_, made, grantee) => {
+    const [finding, ...others] = await asAdmin(`${made}; grant temporary on database "${database()}" to ${grantee}`)
+    expect(others).toEqual([])
+    expect(finding).toMatchObject({ level: 'error', check: 'temporary_tables', subject: database() })
+    expect(await asAdmin(`${made}; grant temporary on database "${database()}" to ${grantee}; ${finding?.advice.replace(/\.$/, '')}`)).toEqual([])
+  })
+
+  it('finds nothing in temporary tables of the owner, and of roles without rows of tenants', async () => {
+    const harm = `create role loader; create role operator in role stratum_owner; grant temporary on database "${database()}" to loader, operator, stratum_control`
+    expect(await asAdmin(harm)).toEqual([])
   })
 })
 
@@ -132,11 +154,12 @@ describe('a database of a tenant', () => {
       'alter table items disable row level security; alter table orders add column extra int; update stratum_guard.route set routing_version = 9',
     )
     await inDatabase('create or replace function stratum_guard.current_tenant_id() returns uuid language plpgsql stable as $$ begin return null; end $$')
-    await stage.owner.query(`grant connect on database "${database.place.name}" to public`)
+    await stage.owner.query(`grant connect, temporary on database "${database.place.name}" to public`)
     expect(await now()).toEqual([
       `error guard_differs ${database.place.name}`,
       `error place_open ${database.place.name}`,
       `error route_differs ${database.place.name}`,
+      `error temporary_tables ${database.place.name}`,
       `error copy_differs ${database.place.name}.items`,
       `error copy_differs ${database.place.name}.orders`,
     ])
