@@ -3,10 +3,11 @@
 --
 --   select stratum_guard.enter(tenant_id)
 --
--- which waits while the tenant is being cut over, refuses where it is not open here, and gives the
--- transaction its context: app.current_tenant_id for the policies, and the tenant's schema first in the
--- search path, and that tenant's role where it has one. All of it ends with the transaction, so nothing is left on a
--- pooled connection.
+-- which waits while the tenant is being cut over, refuses where it is not open here, ends what an earlier batch left
+-- of its rows on the connection, and gives the transaction its context: app.current_tenant_id for the policies, the
+-- tenant's schema first in the search path, and that tenant's role where it has one. The context ends with the
+-- transaction; what the batch itself sets for the session or leaves there stays until the next one enters, or longer
+-- (docs/isolation.md).
 create schema if not exists stratum_guard;
 --> statement-breakpoint
 create table if not exists stratum_guard.route (
@@ -61,7 +62,8 @@ begin
 end $$;
 --> statement-breakpoint
 -- What every policy compares with. STABLE, so that a policy that asks it in a sub-select uses the index. An empty
--- setting, as a recycled connection has it, is refused like a missing one, which would silently yield no rows.
+-- setting, as a recycled connection has it, is refused like a missing one, which would silently yield no rows. A plan
+-- that has no row to judge may not ask at all, and then yields none without an error.
 -- Called by every query, so it names its schemas rather than pay for a SET clause.
 create or replace function stratum_guard.current_tenant_id() returns uuid
 language plpgsql stable parallel safe as $$
@@ -115,22 +117,26 @@ begin
   if before <> '' and before <> $1::text then perform stratum_guard.fail('TENANT_MISMATCH'); end if;
   place := stratum_guard.admit($1, $2);
   if before is null or before = '' then
+    -- Rows that an earlier batch left on this session: cursors WITH HOLD, and temporary tables where a role may make them.
+    execute 'close all';
+    if pg_catalog.pg_my_temp_schema() <> 0 then discard temp; end if;
     perform pg_catalog.set_config('app.current_tenant_id', $1::text, true);
-    if place.schema_name is not null then
-      perform pg_catalog.set_config('search_path',
-        pg_catalog.concat_ws(', ', pg_catalog.quote_ident(place.schema_name), nullif(pg_catalog.current_setting('search_path'), '')), true);
-      if pg_catalog.to_regrole(stratum_guard.tenant_role($1)::text) is not null then
-        own_role := stratum_guard.tenant_role($1);
-        if exists (select from pg_catalog.pg_roles r where r.rolname = own_role and (r.rolsuper or r.rolbypassrls)) then
-          perform stratum_guard.fail('DATA_ROLE_REFUSED', pg_catalog.jsonb_build_object('role', own_role, 'reason', 'it bypasses row security'));
-        elsif not pg_catalog.pg_has_role(session_user, own_role, 'SET') then
-          perform stratum_guard.fail('DATA_ROLE_REFUSED', pg_catalog.jsonb_build_object('role', session_user,
-            'reason', pg_catalog.format('it may not become %s, the role of this tenant', own_role)));
-        end if;
-        perform pg_catalog.set_config('role', own_role, true);
-      end if;
-    end if;
   end if;
+  if place.schema_name is not null and pg_catalog.to_regrole(stratum_guard.tenant_role($1)::text) is not null then
+    own_role := stratum_guard.tenant_role($1);
+    if exists (select from pg_catalog.pg_roles r where r.rolname = own_role and (r.rolsuper or r.rolbypassrls)) then
+      perform stratum_guard.fail('DATA_ROLE_REFUSED', pg_catalog.jsonb_build_object('role', own_role, 'reason', 'it bypasses row security'));
+    elsif not pg_catalog.pg_has_role(session_user, own_role, 'SET') then
+      perform stratum_guard.fail('DATA_ROLE_REFUSED', pg_catalog.jsonb_build_object('role', session_user,
+        'reason', pg_catalog.format('it may not become %s, the role of this tenant', own_role)));
+    end if;
+    perform pg_catalog.set_config('role', own_role, true);
+  end if;
+  -- Set for every tenant, and last, as statements behind it would be planned again. It begins with what the connection
+  -- began with (null resets it), as a SET of an earlier batch would lead this one's rows astray, and ends in pg_temp,
+  -- which would else come first: a temporary table never stands in for a managed one.
+  perform pg_catalog.set_config('search_path', pg_catalog.concat_ws(', ', pg_catalog.quote_ident(place.schema_name),
+    nullif(pg_catalog.set_config('search_path', null, true), ''), 'pg_temp'), true);
 end $$;
 --> statement-breakpoint
 -- Why a role is not fit for tenants' batches, or null. Asked once for a connection, not in each batch. What a role may
