@@ -71,6 +71,19 @@ describe('a run', () => {
     expect(await having('b3')).toEqual(everywhere())
   })
 
+  it.each(['canary', 'shared'] as const)('stops where the %s fails, however many failures are allowed', async (first) => {
+    const column = `a3_${first}`
+    const failing = first === 'canary' ? `"${schemas[0].place.name}".orders` : 'orders'
+    await stage.asOwner((client) => client.query(`alter table ${failing} add column ${column} text`))
+    await put({ '0001.sql': `alter table orders add column ${column} text` })
+    const report = await migrate({ maxFailures: 3 })
+    expect(report.failed).toMatchObject([{ place: first === 'canary' ? await slugOf(schemas[0]) : 'the shared tables' }])
+    expect(report.left).toHaveLength(first === 'canary' ? 4 : 3)
+    expect(await having(column)).toEqual(first === 'canary' ? [schemas[0].place.name] : ['', schemas[0].place.name])
+    await stage.asOwner((client) => client.query(`alter table ${failing} drop column ${column}`))
+    expect(await migrate()).toMatchObject({ failed: [], left: [], migrated: first === 'canary' ? 5 : 4 })
+  })
+
   it('stops after as many failures as are allowed, and goes on where it stopped', async () => {
     const culprits = [schemas[1], schemas[2]]
     for (const { place } of culprits) await stage.owner.query(`alter table "${place.name}".orders add column a4 text`)

@@ -174,15 +174,15 @@ class Run {
 }
 
 async function carryOut(run: Run, client: pg.Client, canary: FleetPlace | undefined, places: FleetPlace[]) {
+  // Neither of the first two may fail, however many of the others may.
+  const sound = () => run.report.failed.length === 0 && !run.stopped
   if (canary) await run.stage('canary', run.pending([canary]))
-  if (!run.stopped) await run.stage('shared', run.pending(places.filter(isShared)))
+  if (sound()) await run.stage('shared', run.pending(places.filter(isShared)))
   // A place made meanwhile was made from before the shared tables were migrated, and is seen now, or from after.
-  for (
-    let rest = run.pending(await listPlaces(client));
-    rest.length > 0 && !run.stopped && run.report.failed.every(({ place }) => place !== titleOf({ slug: null }));
-  ) {
-    await run.stage('rest', rest)
-    rest = run.pending(await listPlaces(client))
+  if (sound()) {
+    for (let rest = run.pending(await listPlaces(client)); rest.length > 0 && !run.stopped; rest = run.pending(await listPlaces(client))) {
+      await run.stage('rest', rest)
+    }
   }
   const reason = run.report.failed.length > 0 ? 'the run stopped before it, as another place failed' : 'the run was stopped before it'
   for (const place of run.pending(await listPlaces(client))) run.report.left.push({ place: titleOf(place), reason })
