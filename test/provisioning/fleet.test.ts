@@ -1,5 +1,6 @@
 /** The application's migrations over the shared tables and every schema and database of a tenant. */
 import { describe, expect, it } from 'vitest'
+import type { FleetReport } from '../../src/provisioning/fleet/migrate-fleet.ts'
 import { makePlace, type Server } from '../../src/provisioning/places.ts'
 import { refusal } from '../support/tree.ts'
 import { untilNobodyWaits, untilWaiting } from '../support/waiting.ts'
@@ -142,6 +143,25 @@ describe('a run', () => {
     await refusal(migrate(), 'FLEET_MIGRATION_RUNNING')
     await first.query(`select pg_advisory_unlock(hashtextextended('stratum.fleet', 0))`)
     first.release()
+  })
+
+  it('is not refused while another only shows what it would do', async () => {
+    await put({ '0001.sql': 'alter table orders add column b8 text' })
+    let meanwhile: FleetReport | undefined
+    const server: Server = {
+      ...stage.server,
+      connect: async (name) => {
+        const client = await stage.server.connect(name)
+        const end = client.end.bind(client)
+        return Object.assign(client, {
+          end: async () => {
+            meanwhile = await migrate().finally(end)
+          },
+        })
+      },
+    }
+    expect((await migrate({ dryRun: true }, server)).plan).toHaveLength(5)
+    expect(meanwhile).toMatchObject({ migrated: 5, failed: [] })
   })
 
   it('stops when it is told to, between places', async () => {

@@ -206,8 +206,10 @@ export async function migrateFleet(server: Server, folder: string, options: Flee
   const client = await server.connect(control.database)
   client.on('error', () => {})
   try {
-    const lock = await client.query<{ got: boolean }>(`select pg_try_advisory_lock(${RUN_LOCK}) as got`)
-    if (!options.dryRun && !lock.rows[0]?.got) throw stratumError('FLEET_MIGRATION_RUNNING')
+    if (!options.dryRun) {
+      const { rows: lock } = await client.query<{ got: boolean }>(`select pg_try_advisory_lock(${RUN_LOCK}) as got`)
+      if (!lock[0]?.got) throw stratumError('FLEET_MIGRATION_RUNNING')
+    }
     await checkFiles(client, files, new Set(options.dryRun ? [] : options.acceptChanged))
     if (!options.dryRun) await refreshSummary(client)
     const run = new Run(server, files, options, control)
