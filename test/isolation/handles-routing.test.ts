@@ -3,6 +3,7 @@ import pg from 'pg'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import { DatabaseConnections } from '../../src/isolation/handles/connections.ts'
 import { createTenantPool } from '../../src/isolation/handles/tenant-pool.ts'
+import { createTenantSql } from '../../src/isolation/handles/tenant-sql.ts'
 import { refusal } from '../support/tree.ts'
 import { createStage, type Made, type Stage } from './stage.ts'
 
@@ -86,27 +87,36 @@ describe('a tenant that is being made or moved', () => {
     await tenantPool.end()
   })
 
-  it('is asked for anew when the database that was remembered is gone', async () => {
+  it.each([
+    ['gone', 'pg'],
+    ['gone', 'HTTP'],
+    ['closed', 'pg'],
+    ['closed', 'HTTP'],
+  ] as const)('is asked for anew when the database that was remembered is %s, over %s', async (how, over) => {
     const tenant = await stage.placed('DB_PER_TENANT')
+    const name = tenant.place.name ?? ''
     const tenantPool = handle(tenant)
-    await tenantPool.query('select 1')
+    const sql = createTenantSql(stage.urls.app, () => tenant.id, { endpoint: stage.neonEndpoint })
+    const here = async () => {
+      const text = 'select current_database() as name'
+      const [row] = over === 'pg' ? (await tenantPool.query(text)).rows : await sql.query(text)
+      return row?.['name']
+    }
+    expect(await here()).toBe(name)
     const admin = new pg.Client(stage.urls.admin)
     await admin.connect()
-    const rename = (from: string, to: string) => admin.query(`alter database "${from}" rename to "${to}"`)
-    const name = tenant.place.name ?? ''
     await admin.query(`select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = $1`, [name])
-    await rename(name, `${name}_gone`)
-    await stage.owner.query(`update stratum.tenants set isolation_strategy = 'SHARED_RLS', isolation_name = null where id = $1`, [tenant.id])
-    for (;;) {
+    await admin.query(how === 'gone' ? `alter database "${name}" rename to "${name}_gone"` : `alter database "${name}" allow_connections false`)
+    try {
       // The connection that was cut may be lent once more before its end is heard of; its query fails and it is closed.
-      const result = await tenantPool.query('select current_database() as name').catch(() => undefined)
-      if (!result) continue
-      expect(result.rows[0].name).not.toBe(name)
-      break
+      await expect(here().catch(here)).rejects.toThrow(how === 'gone' ? 'does not exist' : 'is not currently accepting connections')
+      await stage.owner.query(`update stratum.tenants set isolation_strategy = 'SHARED_RLS', isolation_name = null where id = $1`, [tenant.id])
+      expect(await here()).not.toBe(name)
+    } finally {
+      await admin.query(how === 'gone' ? `alter database "${name}_gone" rename to "${name}"` : `alter database "${name}" allow_connections true`)
+      await admin.end()
+      await tenantPool.end()
     }
-    await rename(`${name}_gone`, name)
-    await admin.end()
-    await tenantPool.end()
   })
 
   it('is refused with the reason where its status forbids', async () => {

@@ -21,6 +21,12 @@ export interface TenantSqlOptions<ArrayMode extends boolean = boolean, FullResul
 const CONNECTION_OPTIONS = ['connectionString', 'user', 'username', 'password', 'host', 'hostname', 'port', 'database'] as const
 type ConnectionOption = (typeof CONNECTION_OPTIONS)[number]
 
+/**
+ * What a database answers that is gone, or closed to be dropped: it let nobody in, so nothing ran. That is status 500,
+ * of which the driver keeps but the text; a statement that fails by the same codes is status 400.
+ */
+const DATABASE_LEFT = /^Server error \(HTTP status 500\).*"code":"(?:3D000|55000)"/s
+
 const WAIT_MILLIS = 5000
 const KNOWN_TENANTS = 10_000
 
@@ -52,7 +58,7 @@ class TenantBatches {
         return await this.#attempt(door, tenant, queries, options)
       } catch (error) {
         // Whatever refused, the whole batch was rolled back, so it may be sent again.
-        if ((error as { code?: unknown }).code === '3D000' && attempts.mayHaveMoved(door)) continue
+        if (DATABASE_LEFT.test((error as Error).message) && attempts.mayHaveMoved(door)) continue
         await attempts.after(door, error)
       }
     }
