@@ -15,15 +15,24 @@ const LOCK_WAIT = '200ms'
 const TRIES = 100
 
 /**
- * Change a table that is in use: its lock is waited for only shortly, as all who come after wait behind, and then
- * again a little later.
+ * Autovacuum gives way only to who has waited for it as long as `deadlock_timeout`. Nobody who reads or writes the table
+ * waits behind this lock meanwhile, and no other worker begins while it is held.
+ */
+const pastAutovacuum = (table: string) =>
+  `select set_config('lock_timeout', (setting::int + 2000)::text, true) from pg_settings where name = 'deadlock_timeout';
+   lock table ${table} in share update exclusive mode;`
+
+/**
+ * Change a table or sequence that is in use: its lock is waited for only shortly, as all who come after wait behind, and
+ * then again a little later.
+ * @param table where the statements change one: a sequence is never vacuumed
  * @throws the driver's 55P03 after many tries
  */
-export async function whileInUse(client: pg.ClientBase, statements: string): Promise<void> {
+export async function whileInUse(client: pg.ClientBase, statements: string, table?: string): Promise<void> {
   for (let attempt = 1; ; attempt++) {
     try {
       // several statements of one request are one transaction
-      await client.query(`set local lock_timeout = '${LOCK_WAIT}'; ${statements}`)
+      await client.query(`${table ? pastAutovacuum(table) : ''} set local lock_timeout = '${LOCK_WAIT}'; ${statements}`)
       return
     } catch (error) {
       if ((error as { code?: string }).code !== '55P03' || attempt >= TRIES) throw error
@@ -57,14 +66,15 @@ export async function startCapture(source: pg.ClientBase, tables: readonly Moved
         `create or replace trigger ${triggerName(moveId, operation)} after ${operation} on ${table.source} for each row
          when (${condition.replaceAll('%', literal(tenantId))}) execute function stratum_guard.capture(${literal(tenantId)}, ${key})`,
     )
-    await whileInUse(source, triggers.join('; '))
+    await whileInUse(source, triggers.join('; '), table.source)
   }
 }
 
 /** Take the triggers away. What they noted is forgotten by {@link forgetCaptured}. */
 export async function stopCapture(source: pg.ClientBase, tables: readonly MovedTable[], moveId: string): Promise<void> {
   for (const table of tables) {
-    await whileInUse(source, OPERATIONS.map(([operation]) => `drop trigger if exists ${triggerName(moveId, operation)} on ${table.source}`).join('; '))
+    const drops = OPERATIONS.map(([operation]) => `drop trigger if exists ${triggerName(moveId, operation)} on ${table.source}`)
+    await whileInUse(source, drops.join('; '), table.source)
   }
 }
 
