@@ -5,7 +5,7 @@ import { asOwner, atomically, handOver, isView, notManageable, ownerOf, run } fr
 import { COPIES_LOCK, dataRole, makeCopies, readBlueprint, readRegistered } from './copies.ts'
 import { CURRENT_TENANT, compositeForeignKey, grantRows, grants, isComposite, POLICY, rowSecurity } from './definitions.ts'
 import { boundedName, identifier, identifiers, literal } from './identifiers.ts'
-import { tenantSchemas } from './marked-places.ts'
+import { DATABASES_IN_USE, tenantSchemas } from './marked-places.ts'
 import { companyOf, lacksTenant, type ManageOptions, obstacles, viewsReading } from './obstacles.ts'
 import { readTableFacts, type TableFacts } from './table-facts.ts'
 
@@ -142,12 +142,11 @@ export async function refuseDuringChange(client: pg.ClientBase) {
 /** Copies in tenants' schemas come with this transaction; tenants' databases get theirs from the provisioner. */
 async function spread(client: pg.ClientBase) {
   const blueprint = await readBlueprint(client)
-  for (const { name, tenantId } of await tenantSchemas(client)) {
+  for (const { name, tenantId } of await tenantSchemas(client, { kept: false })) {
     await client.query(`select set_config('app.current_tenant_id', $1, true)`, [tenantId])
     await makeCopies(client, blueprint, name, 'new')
   }
-  await client.query(`select stratum.enqueue('create_managed_copies', tenant_id, jsonb_build_object('database_name', database_name))
-    from (select tenant_id, database_name from stratum.tenant_databases order by database_name) as d`)
+  await client.query(`select stratum.enqueue('create_managed_copies', tenant_id, jsonb_build_object('database_name', name)) from (${DATABASES_IN_USE}) as d`)
 }
 
 /** The tables of these names, locked. Names that are wrong are told before anything waits for a lock. */

@@ -1,11 +1,13 @@
 /** Tables that are managed no more: the application's alone again. */
 import type pg from 'pg'
+import { stratumError } from '../core/error-classes.ts'
+import { StratumError } from '../core/errors.ts'
 import { asOwner, atomically, notManageable, ownerOf, run } from './authority.ts'
 import { COPIES_LOCK, dataRole, readRegistered } from './copies.ts'
 import { POLICY } from './definitions.ts'
 import { dropCopies, filledCopies } from './dropped-copies.ts'
 import { identifier } from './identifiers.ts'
-import { tenantSchemas } from './marked-places.ts'
+import { DATABASES_IN_USE, tenantSchemas } from './marked-places.ts'
 import { viewsReading } from './obstacles.ts'
 import { refuseDuringChange } from './register.ts'
 import { connectAs } from './siblings.ts'
@@ -16,24 +18,32 @@ export interface UnmanageOptions {
   connect?: (database: string) => Promise<pg.ClientBase & { end(): Promise<void> }>
 }
 
-const because = (name: string, tenantId: string) =>
-  notManageable(name, [`tenant ${tenantId} has rows in a copy of its own: delete them, or change its isolation to SHARED_RLS`])
+async function refuseFilled(client: pg.ClientBase, name: string | undefined, tenantId: string) {
+  if (name === undefined) return
+  const { rows } = await client.query<{ slug: string }>('select slug from stratum.tenants where id = $1', [tenantId])
+  const tenant = rows[0] ? `${rows[0].slug} (${tenantId})` : tenantId
+  throw notManageable(name, [`tenant ${tenant} has rows in a copy of its own: delete them, or change its isolation to SHARED_RLS`])
+}
 
 async function checkDatabases(client: pg.ClientBase, names: readonly string[], connect: NonNullable<UnmanageOptions['connect']>) {
   const { rows } = await client.query<{ name: string; tenantId: string }>(`
-    select l.database_name as name, l.tenant_id as "tenantId" from stratum.tenant_databases l join pg_database d on d.datname = l.database_name order by 1`)
+    select l.name, l.tenant_id as "tenantId" from (${DATABASES_IN_USE}) as l join pg_database d on d.datname = l.name order by 1`)
   for (const { name, tenantId } of rows) {
     const there = await connect(name)
     try {
       await there.query('begin')
       const [filled] = await filledCopies(there, 'public', names)
       await there.query('rollback')
-      if (filled !== undefined) throw because(filled, tenantId)
+      await refuseFilled(client, filled, tenantId)
     } finally {
       await there.end()
     }
   }
 }
+
+/** The sentence of the catalogue is of a table that is to become managed. */
+const stays = ({ code, details, cause }: StratumError) =>
+  stratumError(code, details, { cause, message: `The table ${details['table']} cannot be made unmanaged: ${details['reason']}.` })
 
 /** Nothing that stays managed may be tied to what does not. */
 function checkTies(tables: readonly TableFacts[], names: ReadonlySet<string>, registered: ReadonlySet<string>) {
@@ -63,17 +73,17 @@ async function unmanage(client: pg.ClientBase, names: readonly string[], connect
     const tables = facts.filter(({ kind, name }) => kind === 'r' && names.includes(name))
     checkTies(tables, new Set(names), registered)
     await checkDatabases(client, names, connect)
-    for (const { name: schema, tenantId } of await tenantSchemas(client)) {
+    for (const { name: schema, tenantId } of await tenantSchemas(client, { kept: false })) {
       const [filled] = await filledCopies(client, schema, names)
-      if (filled !== undefined) throw because(filled, tenantId)
+      await refuseFilled(client, filled, tenantId)
       await dropCopies(client, schema, names)
     }
     const over = viewsReading(new Set(names), facts).filter(({ kind }) => kind === 'v')
     await release(client, tables, over)
     await client.query('delete from stratum.managed_tables where table_name = any ($1)', [names])
     await client.query(
-      `select stratum.enqueue('create_managed_copies', tenant_id, jsonb_build_object('database_name', database_name, 'dropped', $1::text[]))
-       from (select tenant_id, database_name from stratum.tenant_databases order by database_name) as d`,
+      `select stratum.enqueue('create_managed_copies', tenant_id, jsonb_build_object('database_name', name, 'dropped', $1::text[]))
+       from (${DATABASES_IN_USE}) as d`,
       [names],
     )
   })
@@ -101,7 +111,8 @@ async function release(client: pg.ClientBase, tables: readonly TableFacts[], vie
 /**
  * Make tables managed no more: row security, the policy, the default of `tenant_id` and the data plane's rights go; the
  * column, its values, keys and foreign keys stay. Copies must be empty: those in tenants' schemas go in the same
- * transaction, those in tenants' databases by a job. In the caller's transaction, or in one of its own.
+ * transaction, those in tenants' databases by a job. What a tenant has left, and is kept for the rollback window, stays
+ * as it is and goes with its place. In the caller's transaction, or in one of its own.
  *
  * @param client of stratum_owner or a member of that role, in the control database
  * @throws TABLE_NOT_MANAGEABLE, ISOLATION_CHANGE_RUNNING, DATABASE_BUSY, CONFIGURATION_INVALID
@@ -109,7 +120,10 @@ async function release(client: pg.ClientBase, tables: readonly TableFacts[], vie
 export async function unmigrateTables(client: pg.ClientBase, names: readonly string[], options: UnmanageOptions = {}): Promise<void> {
   const [first] = names
   const connect = options.connect ?? ((database: string) => connectAs(client, database))
-  if (first !== undefined) await atomically(client, first, () => unmanage(client, [...new Set(names)], connect))
+  if (first === undefined) return
+  await atomically(client, first, () => unmanage(client, [...new Set(names)], connect)).catch((error: unknown) => {
+    throw error instanceof StratumError && error.code === 'TABLE_NOT_MANAGEABLE' ? stays(error) : error
+  })
 }
 
 /** Make one table managed no more: see {@link unmigrateTables}. */

@@ -1,14 +1,15 @@
 /** A tenant's database follows the set of managed tables: copies of what became managed, none of what no longer is. */
 import { COPIES_LOCK, readRegistered } from '../isolation/copies.ts'
 import { dropCopies, filledCopies } from '../isolation/dropped-copies.ts'
+import { DATABASES_IN_USE } from '../isolation/marked-places.ts'
 import { withTenantLock } from './lock.ts'
 import { addMissingCopies, type Server, withPlace } from './places.ts'
 import type { Task, TaskContext } from './task.ts'
 
-/** The database that the job was made for, if it is still this tenant's: finished, and not dropped meanwhile. */
+/** The database that the job was made for, if it is still this tenant's: finished, and not left or dropped meanwhile. */
 async function isThere(server: Server, tenantId: string, name: string): Promise<boolean> {
   const { rows } = await server.pool.query(
-    'select from stratum.tenant_databases l join pg_database d on d.datname = l.database_name where l.database_name = $1 and l.tenant_id = $2',
+    `select from (${DATABASES_IN_USE}) as l join pg_database d on d.datname = l.name where l.name = $1 and l.tenant_id = $2`,
     [name, tenantId],
   )
   return rows.length > 0

@@ -86,7 +86,7 @@ export async function createStage(): Promise<Stage> {
     async close() {
       for (const { id, place } of made.filter((each) => each.place.strategy === 'DB_PER_TENANT')) await dropPlace(opened, id, place)
       // Roles belong to the server, as databases do.
-      const schemas = opened.tenantRoles ? await asOwner(tenantSchemas) : []
+      const schemas = opened.tenantRoles ? await asOwner((client) => tenantSchemas(client, { kept: true })) : []
       for (const { name, tenantId } of schemas) await dropPlace(opened, tenantId, { strategy: 'SCHEMA_PER_TENANT', name })
       await opened.close()
       await app.close()

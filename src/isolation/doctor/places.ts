@@ -2,6 +2,7 @@
 import type pg from 'pg'
 import { guardOf } from '../guard.ts'
 import { identifier } from '../identifiers.ts'
+import { isKept } from '../marked-places.ts'
 import { markOf } from '../place.ts'
 import { readTableFacts, type TableFacts } from '../table-facts.ts'
 import { differences } from './copies.ts'
@@ -18,6 +19,8 @@ interface PlaceState {
   current: boolean
   /** Being made, filled, or kept after a change. */
   passing: boolean
+  /** The tenant has left it, and it is kept for the rollback window. */
+  kept: boolean
   ready: boolean
   open_to_public: boolean
   routing_version: string | null
@@ -37,6 +40,7 @@ const PLACES = `
     coalesce(obj_description(n.oid, 'pg_namespace'), shobj_description(d.oid, 'pg_database')) as mark,
     w.name is not null as current, coalesce(w.ready, false) as ready,
     exists (select from stratum.isolation_changes c where c.tenant_id = e.tenant_id and c.source_dropped_at is null and e.name in (c.from_name, c.to_name)) as passing,
+    ${isKept('e.tenant_id', 'e.name')} as kept,
     d.oid is not null and (d.datacl is null or exists (select from aclexplode(d.datacl) a where a.grantee = 0 and a.privilege_type = 'CONNECT')) as open_to_public,
     (select r.routing_version from stratum_guard.route r where r.tenant_id = e.tenant_id) as routing_version
   from every e left join wanted w using (tenant_id, kind, name)
@@ -84,18 +88,24 @@ function checkPresence(place: PlaceState): Finding[] {
     : []
 }
 
+/** What matters of how a copy differs. What is only kept is as it was left, but keeps tenants apart all the same. */
+function thatMatter(place: PlaceState, found: string[]): string[] {
+  if (place.kept) return found.filter((difference) => difference.startsWith('row security'))
+  // foreign keys come last to a place that is being filled
+  return place.current ? found : found.filter((difference) => !difference.startsWith('foreign key'))
+}
+
 function checkCopies(place: PlaceState, shared: readonly TableFacts[], copies: readonly TableFacts[]): Finding[] {
   const found: Finding[] = []
   const advice =
     'Run the application’s migrations over all places (stratum tenants migrate), stratum migrate again where the copy is missing, or alter the copy.'
   for (const table of shared) {
     const copy = copies.find(({ name }) => name === table.name)
-    // foreign keys come last to a place that is being filled
-    const differing = copy ? differences(table, copy).filter((difference) => place.current || !difference.startsWith('foreign key')) : ['it is missing']
+    const differing = thatMatter(place, copy ? differences(table, copy) : ['it is missing'])
     if (differing.length > 0)
       found.push(error('copy_differs', `${place.name}.${table.name}`, `The copy is not as the shared table: ${differing.slice(0, 10).join('; ')}.`, advice))
   }
-  const stray = copies.filter(({ kind, name }) => kind === 'r' && !shared.some((table) => table.name === name))
+  const stray = copies.filter(({ kind, name }) => !place.kept && kind === 'r' && !shared.some((table) => table.name === name))
   for (const { name } of stray)
     found.push(
       warning(
