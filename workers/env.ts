@@ -30,7 +30,8 @@ const limit = z
     return text === 'off' ? undefined : { requests, seconds }
   })
 
-const Variables = z.object({
+/** What the Worker reads, by name. */
+export const Variables = z.object({
   /** Connection string of the role stratum_control. */
   DATABASE_URL: required('postgresql://stratum_control:…@….neon.tech/neondb').refine(
     (url) => /^postgres(ql)?:\/\/[^/]+@[^/]+\/.+/.test(url),

@@ -8,6 +8,7 @@ import { stratumError } from '../core/error-classes.ts'
 import { parseKeyRing } from '../crypto/key-ring.ts'
 import { migrate, overPostgres } from '../db/migrate.ts'
 import { ensureRoles, type RolePart } from '../db/roles.ts'
+import { type ProvisionerChoices, parseProvisionerChoices } from '../provisioning/environment.ts'
 import { type Provisioner, startProvisioner } from '../provisioning/runner.ts'
 import { Stratum } from '../stratum.ts'
 import { type DemoTenants, seedDemo } from './demo.ts'
@@ -15,7 +16,7 @@ import { startNeonEndpoint } from './neon-endpoint.ts'
 import { startPostgres } from './postgres.ts'
 import { type DevSecrets, ensureContextKeys, loadSecrets, saveSecrets } from './secrets.ts'
 import { startWorker } from './worker.ts'
-import { DEV_AUDIENCE, DEV_ISSUER, type DevGateway, dnsUrlOf, gatewayOf, givenVariables, workerVariables } from './worker-variables.ts'
+import { DEV_AUDIENCE, DEV_ISSUER, type DevGateway, gatewayOf, givenVariables, workerVariables } from './worker-variables.ts'
 
 /** What `.stratum/dev.json` holds. */
 export interface DevStack {
@@ -46,7 +47,7 @@ export interface DevOptions {
   port: number
   /** Directory for data and secrets. */
   data: string
-  /** Its STRATUM_* variables are the Worker's, but for those that the local stack decides. */
+  /** Its STRATUM_* variables are the Worker's and the provisioner's, but for those that the local stack decides. */
   environment: NodeJS.ProcessEnv
   /** Told what goes on, a line at a time. */
   log: (line: string) => void
@@ -114,15 +115,12 @@ async function fill(databaseUrl: string, directory: string, secrets: DevSecrets)
 }
 
 /** In this process, so that it ends with it. */
-function startDevProvisioner(databaseUrl: string, dnsUrl: string, secrets: DevSecrets, log: DevOptions['log']): Promise<Provisioner> {
+function startDevProvisioner(databaseUrl: string, choices: ProvisionerChoices, secrets: DevSecrets, log: DevOptions['log']): Promise<Provisioner> {
   return startProvisioner({
+    ...choices,
     databaseUrl,
     masterKeys: parseKeyRing(secrets.master_keys, { variable: 'master_keys', bytes: 32, exact: true }),
     apiKeySecrets: parseKeyRing(secrets.api_key_secrets, { variable: 'api_key_secrets', bytes: 32, exact: false }),
-    port: 0,
-    host: '127.0.0.1',
-    concurrency: 4,
-    dnsUrl,
     grace: 2_000,
     log: (level, event, fields) => log(JSON.stringify({ time: new Date().toISOString(), level, event, ...fields })),
   })
@@ -151,7 +149,8 @@ export async function startDev({ port, data, environment, log }: DevOptions): Pr
     for (let close = closers.pop(); close !== undefined; close = closers.pop()) await close()
   }
   const given = givenVariables(environment, log)
-  const dnsUrl = dnsUrlOf(given)
+  // any port that is free, so that two stacks run side by side
+  const choices = parseProvisionerChoices({ STRATUM_PROVISIONER_PORT: 0, ...given })
   const gateway = gatewayOf(given)
   await requireFreePort(port)
   try {
@@ -167,7 +166,7 @@ export async function startDev({ port, data, environment, log }: DevOptions): Pr
     log(`neon http ${neon.url}`)
     await prepareDatabase((database) => postgres.url(database), secrets, log)
     const databaseUrl = connectionString(postgres.port, 'owner', secrets)
-    const provisioner = await startDevProvisioner(databaseUrl, dnsUrl, secrets, log)
+    const provisioner = await startDevProvisioner(databaseUrl, choices, secrets, log)
     closers.push(() => provisioner.stop())
     const { tenants, apiKey } = await fill(databaseUrl, directory, secrets)
     const worker = await startWorker({

@@ -1,7 +1,5 @@
 /** What the dev Worker is given: dev's own variables, and those of the environment that `npm run dev` was started with. */
-
-import { stratumError } from '../core/error-classes.ts'
-import { DEFAULT_DNS_URL, isDnsUrl } from '../resolver/dns.ts'
+import { PROVISIONER_OPTIONS } from '../provisioning/environment.ts'
 import type { DevSecrets } from './secrets.ts'
 
 /** `iss` and `aud` of the tokens that the dev Worker trusts. */
@@ -16,23 +14,52 @@ export interface DevGateway {
 }
 
 /** What the local stack decides by itself, as its database and its keys hang on it. */
-const OWN = new Set(['STRATUM_MASTER_KEYS', 'STRATUM_API_KEY_SECRETS', 'STRATUM_API_KEY_PREFIX', 'STRATUM_ISSUERS', 'STRATUM_DEVELOPMENT'])
+export const OWN: ReadonlySet<string> = new Set([
+  'STRATUM_MASTER_KEYS',
+  'STRATUM_API_KEY_SECRETS',
+  'STRATUM_API_KEY_PREFIX',
+  'STRATUM_ISSUERS',
+  'STRATUM_DEVELOPMENT',
+])
 
-/** The STRATUM_* variables that dev was started with. Each is named in the log, the ignored ones too: no setting is lost in silence. */
+/** What the Worker reads besides; `workers/env.ts` says what each is, and a test that none is missing here. */
+export const WORKER_OPTIONS: readonly string[] = [
+  'STRATUM_BASE_DOMAINS',
+  'STRATUM_API_HOSTS',
+  'STRATUM_APP_HOSTS',
+  'STRATUM_PATH_PREFIX',
+  'STRATUM_SOURCES',
+  'STRATUM_COOKIE',
+  'STRATUM_CORS_ORIGINS',
+  'STRATUM_DNS_URL',
+  'STRATUM_MAXIMUM_STALENESS_MS',
+  'STRATUM_STALE_GRACE_MS',
+  'STRATUM_PRINCIPAL_LIMIT',
+  'STRATUM_TENANT_LIMIT',
+  'STRATUM_REFUSED_LIMIT',
+  'STRATUM_ORIGIN',
+  'STRATUM_ORIGIN_TIMEOUT_MS',
+  'STRATUM_CONTEXT_ISSUER',
+  'STRATUM_CONTEXT_AUDIENCE',
+  'STRATUM_CONTEXT_CONFIG',
+  'STRATUM_CONTEXT_KEYS',
+  'STRATUM_LOG',
+]
+const OPTIONS = new Set([...WORKER_OPTIONS, ...PROVISIONER_OPTIONS])
+
+/** The STRATUM_* variables that dev was started with, for the Worker and the provisioner. Each is named in the log, the ignored ones too: no setting is lost in silence. */
 export function givenVariables(environment: NodeJS.ProcessEnv, log: (line: string) => void): Record<string, string> {
   const set = Object.entries(environment).filter((entry): entry is [string, string] => entry[0].startsWith('STRATUM_') && !!entry[1])
-  const given = set.filter(([name]) => !OWN.has(name))
-  const ignored = set.filter(([name]) => OWN.has(name))
-  if (given.length > 0) log(`environment ${given.map(([name]) => name).join(', ')}`)
-  if (ignored.length > 0) log(`ignored   ${ignored.map(([name]) => name).join(', ')}: the local stack has its own`)
+  const given = set.filter(([name]) => OPTIONS.has(name))
+  const tell = (what: string, told: typeof set, why = '') => {
+    if (told.length > 0) log(`${what} ${told.map(([name]) => name).join(', ')}${why}`)
+  }
+  tell('environment', given)
+  const own = set.filter(([name]) => OWN.has(name))
+  tell('ignored  ', own, ': the local stack has its own')
+  const unknown = set.filter(([name]) => !OPTIONS.has(name) && !OWN.has(name))
+  tell('ignored  ', unknown, ': the local stack reads no such variable')
   return Object.fromEntries(given)
-}
-
-/** Where the provisioner looks TXT records up: where the Worker does. @throws CONFIGURATION_INVALID */
-export function dnsUrlOf(given: Record<string, string>): string {
-  const url = given['STRATUM_DNS_URL'] ?? DEFAULT_DNS_URL
-  if (isDnsUrl(url)) return url
-  throw stratumError('CONFIGURATION_INVALID', { reason: 'The variable STRATUM_DNS_URL must be an https:// URL, or http:// on this machine.' })
 }
 
 /** The first base domain: tenants' hosts are its subdomains. */

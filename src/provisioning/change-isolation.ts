@@ -30,8 +30,8 @@ interface Change {
 
 export interface ChangeOptions {
   limits?: Partial<Limits>
-  /** How long the rows stay at the old place, as an interval of Postgres. Default: STRATUM_ROLLBACK_WINDOW. */
-  keepFor?: string
+  /** How long the rows stay at the old place, as an interval of Postgres. Default 24 hours. */
+  keepFor?: string | undefined
 }
 
 /** The change was called off. */

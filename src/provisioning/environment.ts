@@ -20,10 +20,7 @@ const DatabaseUrl = required("the owner's connection string, e.g. postgresql://s
     'goes through a connection pooler; the provisioner holds locks and listens, which needs the direct connection',
   )
 
-const Variables = z.object({
-  DATABASE_URL: DatabaseUrl,
-  STRATUM_MASTER_KEYS: required('what the Worker has, e.g. 2026:<base64 of 32 random bytes>'),
-  STRATUM_API_KEY_SECRETS: required('what the Worker has, e.g. 2026:<base64 of 32 random bytes>'),
+const Optional = z.object({
   /** How many databases the server may hold. Without it, what the installation has kept: 450 at first. */
   STRATUM_DATABASE_LIMIT: whole(1, 100_000).optional(),
   /** `on`: a tenant with a schema of its own has a role of its own as well. */
@@ -38,17 +35,56 @@ const Variables = z.object({
   STRATUM_DNS_URL: z.string().refine(isDnsUrl, 'must be an https:// URL of a resolver that answers application/dns-json').default(DEFAULT_DNS_URL),
 })
 
-export interface ProvisionerSettings {
-  databaseUrl: string
-  masterKeys: KeyRing
-  apiKeySecrets: KeyRing
+const Required = z.object({
+  DATABASE_URL: DatabaseUrl,
+  STRATUM_MASTER_KEYS: required('what the Worker has, e.g. 2026:<base64 of 32 random bytes>'),
+  STRATUM_API_KEY_SECRETS: required('what the Worker has, e.g. 2026:<base64 of 32 random bytes>'),
+})
+
+/** The names of what may be set. */
+export const PROVISIONER_OPTIONS: readonly string[] = Object.keys(Optional.shape)
+
+/** What may be set, and has a default. */
+export interface ProvisionerChoices {
   databaseLimit?: number | undefined
   /** Make a role for each tenant with a schema of its own. Default false. */
   tenantRoles?: boolean
+  /** How long rows stay at the place that their tenant has left, as an interval of Postgres. Default 24 hours. */
+  rollbackWindow?: string
   port: number
   host: string
   concurrency: number
   dnsUrl: string
+}
+
+export interface ProvisionerSettings extends ProvisionerChoices {
+  databaseUrl: string
+  masterKeys: KeyRing
+  apiKeySecrets: KeyRing
+}
+
+function parse<T>(variables: z.ZodType<T>, env: Record<string, unknown>): T {
+  const parsed = variables.safeParse(env)
+  if (parsed.success) return parsed.data
+  const [issue] = parsed.error.issues
+  throw stratumError('CONFIGURATION_INVALID', { reason: `The variable ${issue?.path.join('.')} ${issue?.message}.` })
+}
+
+/**
+ * Read what may be set.
+ * @throws CONFIGURATION_INVALID with one sentence that names the variable and what to do
+ */
+export function parseProvisionerChoices(env: Record<string, unknown>): ProvisionerChoices {
+  const variables = parse(Optional, env)
+  return {
+    databaseLimit: variables.STRATUM_DATABASE_LIMIT,
+    tenantRoles: variables.STRATUM_TENANT_ROLES === 'on',
+    rollbackWindow: rollbackWindow(variables.STRATUM_ROLLBACK_WINDOW),
+    port: variables.STRATUM_PROVISIONER_PORT,
+    host: variables.STRATUM_PROVISIONER_HOST,
+    concurrency: variables.STRATUM_PROVISIONER_CONCURRENCY,
+    dnsUrl: variables.STRATUM_DNS_URL,
+  }
 }
 
 /**
@@ -56,23 +92,11 @@ export interface ProvisionerSettings {
  * @throws CONFIGURATION_INVALID with one sentence that names the variable and what to do
  */
 export function parseProvisionerEnvironment(env: Record<string, unknown>): ProvisionerSettings {
-  const parsed = Variables.safeParse(env)
-  if (!parsed.success) {
-    const [issue] = parsed.error.issues
-    throw stratumError('CONFIGURATION_INVALID', { reason: `The variable ${issue?.path.join('.')} ${issue?.message}.` })
-  }
-  const variables = parsed.data
-  // read again where it is needed, and refused here at the start
-  rollbackWindow(variables.STRATUM_ROLLBACK_WINDOW)
+  const variables = parse(Required, env)
   return {
+    ...parseProvisionerChoices(env),
     databaseUrl: variables.DATABASE_URL,
     masterKeys: parseKeyRing(variables.STRATUM_MASTER_KEYS, { variable: 'STRATUM_MASTER_KEYS', bytes: 32, exact: true }),
     apiKeySecrets: parseKeyRing(variables.STRATUM_API_KEY_SECRETS, { variable: 'STRATUM_API_KEY_SECRETS', bytes: 32, exact: false }),
-    databaseLimit: variables.STRATUM_DATABASE_LIMIT,
-    tenantRoles: variables.STRATUM_TENANT_ROLES === 'on',
-    port: variables.STRATUM_PROVISIONER_PORT,
-    host: variables.STRATUM_PROVISIONER_HOST,
-    concurrency: variables.STRATUM_PROVISIONER_CONCURRENCY,
-    dnsUrl: variables.STRATUM_DNS_URL,
   }
 }

@@ -6,6 +6,7 @@ import { DomainProofs } from '../auth/domain-proofs.ts'
 import { recheckDomains } from '../features/domains/recheck.ts'
 import { dnsOverHttps } from '../resolver/dns.ts'
 import { VERSION } from '../version.ts'
+import { changeIsolationWith } from './change-isolation.ts'
 import type { ProvisionerSettings } from './environment.ts'
 import { checkConnection } from './fitness.ts'
 import { keepGuardsRenewed } from './guards.ts'
@@ -161,7 +162,8 @@ async function settleDatabaseLimit(pool: pg.Pool, configured: number | undefined
  * @throws CONFIGURATION_INVALID with a sentence where the connection, its role or the port will not do
  */
 export async function startProvisioner(options: ProvisionerOptions): Promise<Provisioner> {
-  const { databaseUrl, concurrency, log, tasks = ownTasks, grace = 10_000 } = options
+  const { databaseUrl, concurrency, log, grace = 10_000 } = options
+  const { tasks = { ...ownTasks, change_isolation: changeIsolationWith({ keepFor: options.rollbackWindow }) } } = options
   const { createsDatabases, role } = await checkConnection(databaseUrl)
   if (!createsDatabases)
     log('warn', 'role.lacks_createdb', { role, message: 'Tenants with a database of their own will fail. Grant it: alter role … createdb.' })

@@ -13,8 +13,9 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, it } from 'vitest'
 import { sendToEndpoint } from '../../src/db/neon.ts'
 import type { DevStack } from '../../src/local/dev.ts'
-import { DEV_AUDIENCE, DEV_ISSUER } from '../../src/local/worker-variables.ts'
+import { DEV_AUDIENCE, DEV_ISSUER, OWN, WORKER_OPTIONS } from '../../src/local/worker-variables.ts'
 import { createClient } from '../../src/sdk/client.ts'
+import { Variables } from '../../workers/env.ts'
 
 const CLI = new URL('../../src/cli/main.ts', import.meta.url).pathname
 
@@ -100,6 +101,10 @@ const variables = () => ({
   STRATUM_CONTEXT_CONFIG: 'max_users',
   STRATUM_COOKIE: "it's$HOME",
   STRATUM_MASTER_KEYS: 'not-ours',
+  STRATUM_TENANT_ROLES: 'on',
+  STRATUM_DATABASE_LIMIT: '7',
+  STRATUM_ROLLBACK_WINDOW: '2d',
+  STRATUM_COOKY: 'tenant',
   DATABASE_URL: 'postgresql://nobody@nowhere.invalid/none',
 })
 
@@ -218,6 +223,43 @@ it('gives the Worker what the environment sets, and keeps what is its own', asyn
   await expect(admin.verifyDomain({ id, domain: 'shop.example.com' })).rejects.toMatchObject({ code: 'DOMAIN_NOT_VERIFIED' })
   expect(lookedUp).toEqual([txt_name])
   expect(await readFile(join(second.directory, '.gitignore'), 'utf8')).toBe('*\n')
+})
+
+it('gives the provisioner what the environment sets', async () => {
+  expect(secondRun.output()).toMatch(/^environment .*STRATUM_TENANT_ROLES, STRATUM_DATABASE_LIMIT, STRATUM_ROLLBACK_WINDOW$/m)
+  const admin = createClient({ baseUrl: beside.url, apiKey: beside.api_key })
+  const { id } = await admin.createTenant({ slug: 'moved', name: 'Moved' })
+  await admin.migrateIsolation({ id, isolation_strategy: 'SCHEMA_PER_TENANT' })
+  const changed = async () => (await admin.listIsolationChanges({ id })).data[0]
+  await expect.poll(async () => (await changed())?.phase, { timeout: 15_000 }).toBe('done')
+  const { finished_at, source_kept_until } = (await changed()) ?? {}
+  expect(Date.parse(source_kept_until ?? '') - Date.parse(finished_at ?? '')).toBeCloseTo(2 * 86_400_000, -5)
+  const owner = new pg.Client(beside.database_url)
+  await owner.connect()
+  expect((await owner.query('select database_limit from stratum.installation')).rows).toEqual([{ database_limit: 7 }])
+  expect((await owner.query('select from pg_roles where rolname = stratum_guard.tenant_role($1)', [id])).rows).toHaveLength(1)
+  await owner.end()
+})
+
+it.each([
+  ['STRATUM_DATABASE_LIMIT', 'x', 'is not a number.'],
+  ['STRATUM_PROVISIONER_CONCURRENCY', 'zero', 'is not a number.'],
+  ['STRATUM_TENANT_ROLES', 'yes', 'must be on or off.'],
+  ['STRATUM_ROLLBACK_WINDOW', 'banana', 'must be a number with a unit, such as 24h, 30m or 7d.'],
+  ['STRATUM_DNS_URL', 'http://dns.example.com', 'must be an https:// URL of a resolver that answers application/dns-json.'],
+])('refuses %s=%s before it makes anything', async (name, value, sentencePart) => {
+  const directory = await mkdtemp(join(tmpdir(), 'stratum-dev-'))
+  const run = dev(await freePort(), directory, { [name]: value })
+  expect(await run.ended).toBe(1)
+  expect(sentence(run).at(-1)).toBe(`stratum: The variable ${name} ${sentencePart}`)
+  expect(await readdir(directory)).toEqual([])
+  await rm(directory, { recursive: true })
+})
+
+it('names the variables that nothing reads', () => {
+  expect(secondRun.output()).toContain('ignored   STRATUM_COOKY: the local stack reads no such variable')
+  const read = Object.keys(Variables.shape).filter((name) => name.startsWith('STRATUM_'))
+  expect([...WORKER_OPTIONS, ...OWN].toSorted()).toEqual(read.toSorted())
 })
 
 it('says at once which variable the Worker cannot use', async () => {

@@ -44,6 +44,7 @@ describe('the environment', () => {
       host: '127.0.0.1',
       concurrency: 4,
       databaseLimit: undefined,
+      rollbackWindow: '24 hours',
     })
   })
 
