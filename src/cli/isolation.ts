@@ -46,16 +46,32 @@ async function changeOf(stratum: Stratum, tenantId: string, jobId?: string): Pro
   return jobId === undefined ? data[0] : data.find((change) => change.job_id === jobId)
 }
 
+const untaken = (job: Job) => job.status === 'queued' && job.attempts === 0
+const UNTAKEN = 'No provisioner has taken this up yet. Start one: stratum provisioner'
+
+/** The last failure of a job that is tried again. While it runs, or is to call itself off, which try that was is not known. */
+function failureOf({ status, attempts, error }: Job): string | null {
+  if (error === null || status === 'failed') return null
+  const what = `failed: ${error.code}, ${error.message}`
+  return status === 'queued' && attempts > 0 ? `try ${attempts} ${what} It is tried again.` : `an earlier try ${what}`
+}
+
 /** Show a job until it has ended. */
 async function follow(stratum: Stratum, tenant: Tenant, jobId: string, progress: Progress): Promise<{ job: Job; change: IsolationChange | undefined }> {
   const begun = Date.now()
   let told = false
+  let failures = 0 // tries that were told of
   for (let shown = ''; ; await pause(POLL)) {
     const [job, change] = [await stratum.getJob(jobId), await changeOf(stratum, tenant.id, jobId)]
     if (job.status !== 'queued' && job.status !== 'running') return { job, change }
-    if (job.status === 'queued' && job.attempts === 0 && !told && Date.now() - begun > PATIENCE) {
+    if (untaken(job) && !told && Date.now() - begun > PATIENCE) {
       told = true
-      progress.note('No provisioner has taken this up yet. Start one: stratum provisioner', { event: 'waiting', job_id: jobId })
+      progress.note(UNTAKEN, { event: 'waiting', job_id: jobId })
+    }
+    const failure = failureOf(job)
+    if (failure !== null && job.status === 'queued' && job.attempts !== failures) {
+      failures = job.attempts
+      progress.note(failure, { event: 'try_failed', job_id: jobId, attempts: job.attempts, error: job.error })
     }
     if (!change) continue
     const { copied, total } = rowsOf(change)
@@ -91,14 +107,22 @@ export async function migrateIsolationCommand(slug: string, strategy: IsolationC
   })
 }
 
+/** A line for each thing that is worth knowing of a change under way. */
+function describeRunning(slug: string, { cancel_requested }: IsolationChange, job: Job): string[] {
+  const gaveUp = job.status === 'failed' && job.error ? `it failed: ${job.error.code}, ${job.error.message} Put that right, and retry job ${job.id}.` : null
+  const called = cancel_requested ? 'it was asked to be called off, and the provisioner will' : `call it off with: stratum isolation cancel ${slug}`
+  return [untaken(job) ? UNTAKEN : null, failureOf(job), gaveUp, called].filter((line) => line !== null)
+}
+
 /** `stratum isolation status`: where a tenant's rows are, and the change that is under way or was the last. */
 export async function isolationStatusCommand(slug: string, { databaseUrl, json }: IsolationOptions): Promise<void> {
   await withStratum(databaseUrl, async (stratum) => {
     const tenant = await stratum.getTenantBySlug(slug)
     const change = (await changeOf(stratum, tenant.id)) ?? null
+    const job = change?.finished_at === null ? await stratum.getJob(change.job_id) : null
     const { id, isolation_strategy, isolation_name, provisioning_status } = tenant
     if (json) {
-      console.log(JSON.stringify({ tenant_id: id, slug, isolation_strategy, isolation_name, provisioning_status, change }, null, 2))
+      console.log(JSON.stringify({ tenant_id: id, slug, isolation_strategy, isolation_name, provisioning_status, change, job }, null, 2))
       return
     }
     console.log(`${slug}: ${placeOf(isolation_strategy, isolation_name)}, ${provisioning_status}`)
@@ -108,7 +132,7 @@ export async function isolationStatusCommand(slug: string, { databaseUrl, json }
     console.log(
       `${change.finished_at === null ? 'changing' : 'last change'}: ${directionOf(change)}: ${change.phase}${rows}${change.error ? `: ${change.error.message}` : ''}`,
     )
-    if (change.finished_at === null) console.log(`call it off with: stratum isolation cancel ${slug}`)
+    if (job !== null) console.log(describeRunning(slug, change, job).join('\n'))
     else if (change.source_kept_until !== null && change.source_dropped_at === null) console.log(`the old place is kept until ${change.source_kept_until}`)
   })
 }

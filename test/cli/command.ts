@@ -10,13 +10,22 @@ export interface Ran {
   errors: string
 }
 
-/** Run `stratum` without a terminal. @param cwd where it looks for the local stack */
-export const stratum = (args: readonly string[], { env = {}, cwd = '/' }: { env?: Record<string, string>; cwd?: string } = {}): Promise<Ran> =>
+interface RunOptions {
+  env?: Record<string, string>
+  /** Where it looks for the local stack. */
+  cwd?: string
+  /** Told what it writes, as it writes it. */
+  onOutput?: (text: string) => void
+}
+
+/** Run `stratum` without a terminal. */
+export const stratum = (args: readonly string[], { env = {}, cwd = '/', onOutput = () => {} }: RunOptions = {}): Promise<Ran> =>
   new Promise((done) => {
     const { DATABASE_URL: _, ...rest } = process.env
-    execFile(process.execPath, [MAIN, ...args], { env: { ...rest, ...env }, cwd }, (error, output, errors) =>
+    const child = execFile(process.execPath, [MAIN, ...args], { env: { ...rest, ...env }, cwd }, (error, output, errors) =>
       done({ code: typeof error?.code === 'number' ? error.code : error ? -1 : 0, output, errors }),
     )
+    child.stdout?.on('data', onOutput)
   })
 
 /** Its output, a JSON value for each line. */

@@ -1,5 +1,7 @@
 /** `stratum isolation`: a change of strategy, asked for and followed from the command line. */
 import { afterAll, beforeAll, expect, it } from 'vitest'
+import { stratumError } from '../../src/core/error-classes.ts'
+import { changeIsolationWith } from '../../src/provisioning/change-isolation.ts'
 import type { Provisioner } from '../../src/provisioning/runner.ts'
 import { createStage, type Made, type Stage } from '../isolation/stage.ts'
 import { start } from '../provisioning/support.ts'
@@ -29,12 +31,17 @@ it('asks for a change without waiting, shows it, and calls it off', async () => 
   expect(asked).toMatchObject({ code: 0, errors: '' })
   expect(linesOf(asked)).toMatchObject([{ event: 'begun', tenant_id: tenant.id, to_strategy: 'SCHEMA_PER_TENANT' }])
   const status = await stratum(['isolation', 'status', slug], { env })
-  expect(status.output).toContain(`${slug}: SHARED_RLS, ready\nchanging: SHARED_RLS → SCHEMA_PER_TENANT (tenant_${slug}): preparing\n`)
+  expect(status.output).toContain(
+    `${slug}: SHARED_RLS, ready\nchanging: SHARED_RLS → SCHEMA_PER_TENANT (tenant_${slug}): preparing\nNo provisioner has taken this up yet. Start one: stratum provisioner\ncall it off with: stratum isolation cancel ${slug}\n`,
+  )
   expect(await stratum(['isolation', 'migrate', slug, 'DB_PER_TENANT'], { env })).toMatchObject({
     code: 1,
     errors: expect.stringContaining('being changed already'),
   })
   expect(await stratum(['isolation', 'cancel', slug], { env })).toMatchObject({ code: 0, output: expect.stringContaining('stays as it was') })
+  expect((await stratum(['isolation', 'status', slug], { env })).output).toMatch(
+    /: preparing\nNo provisioner .*\nit was asked to be called off, and the provisioner will\n$/,
+  )
 })
 
 it('follows a change to its end', async () => {
@@ -48,4 +55,31 @@ it('follows a change to its end', async () => {
     errors: 'stratum: The tenant is isolated by SCHEMA_PER_TENANT already.\n',
   })
   expect(await stratum(['isolation', 'status', 'nobody_here'], { env })).toMatchObject({ code: 1, errors: expect.stringMatching(/^stratum: No such tenant/) })
+})
+
+it('tells of a try that fails, and what with, and goes on following', async () => {
+  await provisioner?.stop()
+  let busy = true
+  provisioner = await start(stage, {
+    tasks: {
+      async change_isolation(context) {
+        if (busy) throw stratumError('DATABASE_BUSY')
+        await changeIsolationWith({})(context)
+      },
+    },
+  })
+  const other = await stage.tenant()
+  const { slug: name } = await stage.stratum.getTenant(other.id)
+  const told = Promise.withResolvers<void>()
+  const followed = stratum(['isolation', 'migrate', name, 'SCHEMA_PER_TENANT', '--json'], {
+    env,
+    onOutput: (text) => text.includes('try_failed') && told.resolve(),
+  })
+  await told.promise
+  const sentence = 'try( \\d+)? failed: DATABASE_BUSY, The database was too busy to answer in time\\. .*'
+  expect((await stratum(['isolation', 'status', name], { env })).output).toMatch(new RegExp(`: preparing\n(an earlier )?${sentence}\ncall it off with`))
+  busy = false
+  const lines = linesOf(await followed)
+  expect(lines.map(({ event }) => event)).toEqual(expect.arrayContaining(['begun', 'try_failed', 'ended']))
+  expect(lines.filter(({ event }) => event === 'try_failed').at(0)).toMatchObject({ attempts: expect.any(Number), error: { code: 'DATABASE_BUSY' } })
 })
