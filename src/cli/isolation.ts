@@ -1,6 +1,6 @@
 /** `stratum isolation …`: changing how a tenant is isolated, and following it. */
 import { setTimeout as pause } from 'node:timers/promises'
-import { stratumError } from '../core/error-classes.ts'
+import { stratumError, TenantNotFoundError } from '../core/error-classes.ts'
 import type { AuditActor } from '../embedding.ts'
 import type { IsolationChange } from '../features/isolation/contract.ts'
 import type { Job } from '../features/jobs/contract.ts'
@@ -23,6 +23,13 @@ const PATIENCE = 5_000
 
 const withStratum = <T>(databaseUrl: string | undefined, work: (stratum: Stratum) => Promise<T>): Promise<T> =>
   withServer(databaseUrl, ({ pool }) => work(new Stratum({ pool })))
+
+/** @throws TENANT_NOT_FOUND in a sentence that names it: whoever owns the database may know what there is */
+const tenantOf = (stratum: Stratum, slug: string): Promise<Tenant> =>
+  stratum.getTenantBySlug(slug).catch((error: unknown) => {
+    if (!(error instanceof TenantNotFoundError)) throw error
+    throw new TenantNotFoundError({ slug }, { message: `There is no tenant with the slug ${slug}. GET /api/v1/tenants lists those there are.` })
+  })
 
 const placeOf = (strategy: string, name: string | null) => (name === null ? strategy : `${strategy} (${name})`)
 const directionOf = (change: IsolationChange) => `${placeOf(change.from_strategy, change.from_name)} → ${placeOf(change.to_strategy, change.to_name)}`
@@ -87,7 +94,7 @@ async function follow(stratum: Stratum, tenant: Tenant, jobId: string, progress:
  */
 export async function migrateIsolationCommand(slug: string, strategy: IsolationChange['to_strategy'], options: IsolationOptions): Promise<void> {
   await withStratum(options.databaseUrl, async (stratum) => {
-    const tenant = await stratum.getTenantBySlug(slug)
+    const tenant = await tenantOf(stratum, slug)
     const begun = await stratum.migrateIsolation(tenant.id, strategy, ACTOR)
     const progress = openProgress(options.json === undefined ? {} : { json: options.json })
     progress.note(`${slug}: ${directionOf(begun)}, by job ${begun.job_id}`, { event: 'begun', ...begun })
@@ -117,7 +124,7 @@ function describeRunning(slug: string, { cancel_requested }: IsolationChange, jo
 /** `stratum isolation status`: where a tenant's rows are, and the change that is under way or was the last. */
 export async function isolationStatusCommand(slug: string, { databaseUrl, json }: IsolationOptions): Promise<void> {
   await withStratum(databaseUrl, async (stratum) => {
-    const tenant = await stratum.getTenantBySlug(slug)
+    const tenant = await tenantOf(stratum, slug)
     const change = (await changeOf(stratum, tenant.id)) ?? null
     const job = change?.finished_at === null ? await stratum.getJob(change.job_id) : null
     const { id, isolation_strategy, isolation_name, provisioning_status } = tenant
@@ -140,7 +147,7 @@ export async function isolationStatusCommand(slug: string, { databaseUrl, json }
 /** `stratum isolation cancel`. @throws JOB_INVALID_STATE from the cutover on; CONFIGURATION_INVALID where no change runs */
 export async function cancelIsolationCommand(slug: string, { databaseUrl, json }: IsolationOptions): Promise<void> {
   await withStratum(databaseUrl, async (stratum) => {
-    const tenant = await stratum.getTenantBySlug(slug)
+    const tenant = await tenantOf(stratum, slug)
     const change = await changeOf(stratum, tenant.id)
     if (!change || change.finished_at !== null) throw stratumError('CONFIGURATION_INVALID', { reason: `The isolation of ${slug} is not being changed.` })
     const job = await stratum.cancelJob(change.job_id, ACTOR)

@@ -182,10 +182,18 @@ isolation
   .addHelpText('after', '\nExample:\n  stratum isolation cancel acme')
   .action(async (slug: string, options: IsolationOptions) => (await import('./isolation.ts')).cancelIsolationCommand(slug, options))
 
+let json = false
+program.hook('preAction', (_, command) => {
+  json = command.opts()['json'] === true
+})
+
 try {
   await program.parseAsync()
 } catch (error) {
   if (!(error instanceof StratumError)) throw error
+  const { code, message, details } = error
+  // as the API answers it; one line, as commands that show progress write a line of JSON for each step
+  if (json) console.log(JSON.stringify({ error: { code, message, ...(Object.keys(details).length > 0 ? { details } : {}) } }))
   console.error(`stratum: ${error.message}`)
   process.exitCode = 1
 }

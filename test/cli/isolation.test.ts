@@ -54,7 +54,24 @@ it('follows a change to its end', async () => {
     code: 1,
     errors: 'stratum: The tenant is isolated by SCHEMA_PER_TENANT already.\n',
   })
-  expect(await stratum(['isolation', 'status', 'nobody_here'], { env })).toMatchObject({ code: 1, errors: expect.stringMatching(/^stratum: No such tenant/) })
+  expect(await stratum(['isolation', 'status', 'nobody_here'], { env })).toMatchObject({
+    code: 1,
+    errors: 'stratum: There is no tenant with the slug nobody_here. GET /api/v1/tenants lists those there are.\n',
+  })
+})
+
+it.each([
+  [['isolation', 'status', 'nobody_here'], 'TENANT_NOT_FOUND', { slug: 'nobody_here' }],
+  [['isolation', 'cancel', 'nobody_here'], 'TENANT_NOT_FOUND', { slug: 'nobody_here' }],
+  [['migrate', 'nothing'], 'TABLE_NOT_MANAGEABLE', { table: 'nothing', reasons: ['there is no such table in schema public'] }],
+  [['tenants', 'migrate', '/nowhere/at/all'], 'CONFIGURATION_INVALID', { reason: expect.stringContaining('/nowhere/at/all') }],
+  [['doctor', '--database-url', 'nonsense'], 'CONFIGURATION_INVALID', { reason: expect.stringContaining('--database-url') }],
+])('refuses %j to a script as the API would', async (args, code, details) => {
+  const refused = await stratum([...args, '--json'], { env })
+  const [line, ...more] = linesOf(refused)
+  const error = line?.['error'] as { code: string; message: string }
+  expect(error).toMatchObject({ code, details })
+  expect({ code: refused.code, errors: refused.errors, more }).toEqual({ code: 1, errors: `stratum: ${error.message}\n`, more: [] })
 })
 
 it('tells of a try that fails, and what with, and goes on following', async () => {
