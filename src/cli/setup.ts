@@ -64,6 +64,24 @@ function reportRoles(options: SetupOptions, made: readonly RolePart[], passwords
   }
 }
 
+/**
+ * The schema is given to the roles of this prefix: from an application that migrated first, but never from other roles
+ * that were set up here, as a Worker and a provisioner connect with those.
+ * @throws CONFIGURATION_INVALID
+ */
+async function refuseOtherRoles(connection: MigrationConnection, prefix: string) {
+  const [found] = await connection.query(`
+    select o.rolname as owner from pg_namespace n join pg_roles o on o.oid = n.nspowner
+      join pg_roles c on c.rolname = regexp_replace(o.rolname, 'owner$', 'control') and c.oid <> o.oid
+    where n.nspname = 'stratum' and has_schema_privilege(c.oid, n.oid, 'usage')`)
+  const owner = found?.['owner']
+  if (typeof owner !== 'string' || owner === `${prefix}owner`) return
+  const theirs = owner.slice(0, -'owner'.length)
+  throw stratumError('CONFIGURATION_INVALID', {
+    reason: `Schema stratum of this database belongs to ${owner}. Repeat this with --role-prefix ${theirs}, or take another database.`,
+  })
+}
+
 const secretLine = (name: string, value: string) => `printf '%s' '${value}' | npx wrangler secret put ${name}`
 
 /** The provisioner brings its queue along; without one, tenants are isolated by row security only. */
@@ -77,6 +95,7 @@ async function installQueue({ databaseUrl, http }: SetupOptions) {
 }
 
 async function run(options: SetupOptions, connection: MigrationConnection) {
+  await refuseOtherRoles(connection, options.rolePrefix)
   const passwords = { owner: generatePassword(), control: generatePassword(), app: generatePassword() }
   const made = await ensureRoles(connection, passwords, options.rolePrefix)
   reportRoles(options, made, passwords)

@@ -82,6 +82,26 @@ describe('on an empty database', () => {
     expect((await client.listApiKeys()).data).toHaveLength(1)
   })
 
+  it.each([
+    ['over TCP', () => []],
+    ['over Neon HTTP', () => ['--http', '--neon-endpoint', inject('server').neonEndpoint]],
+  ])('refuses %s to make roles of another name beside those that have it, and makes none', async (_, flags) => {
+    await stratum('setup', '--database-url', url, '--role-prefix', prefix)
+    const other = uniquePrefix()
+
+    const refused = await stratum('setup', '--database-url', url, '--role-prefix', other, ...flags())
+
+    expect(refused).toEqual({
+      code: 1,
+      output: '',
+      errors: `stratum: Schema stratum of this database belongs to ${prefix}owner. Repeat this with --role-prefix ${prefix}, or take another database.\n`,
+    })
+    const rows = await (await database.tcp()).query(
+      `select rolname from pg_roles where rolname like '${other}%' union all select nspowner::regrole::text from pg_namespace where nspname = 'stratum'`,
+    )
+    expect(rows).toEqual([{ rolname: `${prefix}owner` }])
+  })
+
   it('shows the passwords of the roles it made even if the migration is refused then', async () => {
     await (await database.tcp()).query('create extension ltree')
 
