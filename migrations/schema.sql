@@ -1310,6 +1310,7 @@ declare
   erased jsonb := '{}';
   of_table text;
   counted bigint;
+  named uuid;
 begin
   -- those that point at others before the others
   foreach of_table in array array['custom_domains', 'tenant_external_ids', 'issuers', 'api_keys', 'permission_policies', 'config_entries',
@@ -1321,11 +1322,12 @@ begin
   update audit_entries e set payload = null, salt = null where e.tenant_id = any (doomed) and e.payload is not null;
   get diagnostics counted = row_count;
   erased := erased || jsonb_build_object('audit_entries', counted);
-  -- Answers that are kept to be given again name the tenants they are about.
-  delete from idempotency_keys k where (k.principal::jsonb ->> 3)::uuid = any (doomed) or (k.principal, k.operation, k.key) in (
-    select a.principal, a.operation, a.key from idempotency_keys a,
-      regexp_matches(a.answer::text, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'g') as named (id)
-    where named.id[1]::uuid = any (doomed));
+  -- Answers that are kept to be given again know the tenants they name. One lookup for each tenant, as Postgres compares every
+  -- answer with all of many; and first what the index has yet to sort in, which each lookup would read through.
+  perform gin_clean_pending_list('idempotency_keys_tenant_ids_idx');
+  foreach named in array doomed loop
+    delete from idempotency_keys k where k.tenant_ids @> array[named];
+  end loop;
   -- One that was suspended with them has moved elsewhere since, and stays as it is.
   update tenants t set suspended_with = null where t.suspended_with = any (doomed);
   update tenants t set archived_with = null where t.archived_with = any (doomed);
@@ -2279,6 +2281,17 @@ CREATE OR REPLACE FUNCTION stratum.maximum_attempts(task text)
 AS $function$
   select case when task in ('sync_route', 'drop_place', 'purge_tenant_data') then 30 else 8 end
 $function$;
+
+CREATE OR REPLACE FUNCTION stratum.mentioned_tenants(said text)
+ RETURNS uuid[]
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return array(select t.id from tenants t where t.id in (
+    select found.id[1]::uuid from regexp_matches(said, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'gi') as found (id)));
+end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.migrate_isolation(actor jsonb, input jsonb)
  RETURNS jsonb
@@ -3315,11 +3328,13 @@ begin
     if earlier.input_hash <> input ->> 'input_hash' then perform stratum.fail('IDEMPOTENCY_KEY_REUSED'); end if;
     -- whoever sees this transaction sees the earlier one: so a replay has a version to read the own write at, too
     perform pg_current_xact_id();
+    -- `asked_of` stands in answers that an earlier release stored
     return earlier.answer - 'asked_of' || '{"idempotent_replay": true}';
   end if;
   done := stratum.run(input ->> 'operation', actor, input -> 'input');
-  -- with the tenant that it is about, as not every answer names it: a purge erases these
-  update idempotency_keys k set answer = done || jsonb_build_object('asked_of', input -> 'input' -> 'id')
+  -- with the tenants that it is about, and whose the asker is: a purge of one erases these
+  update idempotency_keys k set answer = done,
+    tenant_ids = stratum.mentioned_tenants(concat_ws(' ', who ->> 'tenant_id', input -> 'input', done))
   where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
   return done;
 end $function$;

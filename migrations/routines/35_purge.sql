@@ -70,6 +70,7 @@ declare
   erased jsonb := '{}';
   of_table text;
   counted bigint;
+  named uuid;
 begin
   -- those that point at others before the others
   foreach of_table in array array['custom_domains', 'tenant_external_ids', 'issuers', 'api_keys', 'permission_policies', 'config_entries',
@@ -81,11 +82,12 @@ begin
   update audit_entries e set payload = null, salt = null where e.tenant_id = any (doomed) and e.payload is not null;
   get diagnostics counted = row_count;
   erased := erased || jsonb_build_object('audit_entries', counted);
-  -- Answers that are kept to be given again name the tenants they are about.
-  delete from idempotency_keys k where (k.principal::jsonb ->> 3)::uuid = any (doomed) or (k.principal, k.operation, k.key) in (
-    select a.principal, a.operation, a.key from idempotency_keys a,
-      regexp_matches(a.answer::text, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'g') as named (id)
-    where named.id[1]::uuid = any (doomed));
+  -- Answers that are kept to be given again know the tenants they name. One lookup for each tenant, as Postgres compares every
+  -- answer with all of many; and first what the index has yet to sort in, which each lookup would read through.
+  perform gin_clean_pending_list('idempotency_keys_tenant_ids_idx');
+  foreach named in array doomed loop
+    delete from idempotency_keys k where k.tenant_ids @> array[named];
+  end loop;
   -- One that was suspended with them has moved elsewhere since, and stays as it is.
   update tenants t set suspended_with = null where t.suspended_with = any (doomed);
   update tenants t set archived_with = null where t.archived_with = any (doomed);

@@ -13,6 +13,14 @@ begin
   return answer;
 end $$;
 --> statement-breakpoint
+-- The tenants whose ids a text holds.
+create or replace function stratum.mentioned_tenants(said text) returns uuid[]
+language plpgsql stable set search_path = stratum, pg_temp as $$
+begin
+  return array(select t.id from tenants t where t.id in (
+    select found.id[1]::uuid from regexp_matches(said, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'gi') as found (id)));
+end $$;
+--> statement-breakpoint
 -- Idempotency. The row is inserted first, so whoever sends the same at the same time waits for the winner; what
 -- fails takes its row with it. Input: { operation, input, key, input_hash }. A replayed answer says so.
 create or replace function stratum.run_once(actor jsonb, input jsonb) returns jsonb
@@ -41,11 +49,13 @@ begin
     if earlier.input_hash <> input ->> 'input_hash' then perform stratum.fail('IDEMPOTENCY_KEY_REUSED'); end if;
     -- whoever sees this transaction sees the earlier one: so a replay has a version to read the own write at, too
     perform pg_current_xact_id();
+    -- `asked_of` stands in answers that an earlier release stored
     return earlier.answer - 'asked_of' || '{"idempotent_replay": true}';
   end if;
   done := stratum.run(input ->> 'operation', actor, input -> 'input');
-  -- with the tenant that it is about, as not every answer names it: a purge erases these
-  update idempotency_keys k set answer = done || jsonb_build_object('asked_of', input -> 'input' -> 'id')
+  -- with the tenants that it is about, and whose the asker is: a purge of one erases these
+  update idempotency_keys k set answer = done,
+    tenant_ids = stratum.mentioned_tenants(concat_ws(' ', who ->> 'tenant_id', input -> 'input', done))
   where k.principal = asker and k.operation = input ->> 'operation' and k.key = input ->> 'key';
   return done;
 end $$;
