@@ -792,9 +792,22 @@ CREATE OR REPLACE FUNCTION stratum.config_defaults()
 AS $function$
 begin
   return (
-    select coalesce(jsonb_object_agg(d.key, jsonb_build_object('key', d.key, 'value', d.default_value, 'locked', false, 'sensitive', false,
-      'source_tenant_id', null, 'inherited', true)), '{}')
+    select coalesce(jsonb_object_agg(d.key, stratum.default_entry_json(d.key, d.default_value)), '{}')
     from config_definitions d where d.default_value is not null);
+end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.config_defaults_at(at timestamp with time zone)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select coalesce(jsonb_object_agg(d.key, stratum.default_entry_json(d.key, d.value)), '{}') from (
+      select distinct on (h.key) h.key, h.value from config_history h
+      where h.tenant_id is null and date_trunc('milliseconds', h.changed_at) <= at order by h.key, h.id desc) as d
+    where d.value is not null);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.config_definition_json(d stratum.config_definitions)
@@ -1014,6 +1027,14 @@ begin
   select array_agg(id order by id) into changed from changing;
   return changed;
 end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.default_entry_json(key text, value jsonb)
+ RETURNS jsonb
+ LANGUAGE sql
+ STABLE PARALLEL SAFE
+AS $function$
+  select jsonb_build_object('key', key, 'value', value, 'locked', false, 'sensitive', false, 'source_tenant_id', null, 'inherited', true)
+$function$;
 
 CREATE OR REPLACE FUNCTION stratum.delete_config(actor jsonb, input jsonb)
  RETURNS jsonb
@@ -1896,6 +1917,19 @@ begin
     case when not deleted then e.data_key_id end, e.locked and not deleted, stratum.principal_json(who));
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.keep_defaults(who jsonb, old jsonb, new jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  insert into config_history (key, value, locked, actor)
+  select key, nullif(n.definition -> 'default', 'null'), false, stratum.principal_json(who)
+  from (select value ->> 'key' as key, value as definition from jsonb_array_elements(old)) as o
+  full join (select value ->> 'key' as key, value as definition from jsonb_array_elements(new)) as n using (key)
+  where coalesce(o.definition -> 'default', 'null') <> coalesce(n.definition -> 'default', 'null');
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.keeping(who jsonb, tenant_id uuid)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -2530,6 +2564,7 @@ begin
   delete from config_definitions d where d.key in (select jsonb_array_elements_text(input -> 'remove'));
   update installation i set definitions_version = i.definitions_version + 1, strict_config = coalesce((input ->> 'strict')::boolean, i.strict_config);
   new := (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d);
+  perform stratum.keep_defaults(who, old, new);
   perform stratum.record(who, stratum.system_chain(), 'config_definitions.put', '{"type": "config_definitions"}', old, new,
     -- defaults stand in every context
     '[["definitions", ""], ["installation", ""]]');
@@ -3113,7 +3148,7 @@ CREATE OR REPLACE FUNCTION stratum.resolved_config_at(of_id uuid, at timestamp w
 AS $function$
 begin
   return (
-    select stratum.config_defaults() || coalesce(jsonb_object_agg(r.key, r.entry), '{}')
+    select stratum.config_defaults_at(at) || coalesce(jsonb_object_agg(r.key, r.entry), '{}')
     from (
       select distinct on (e.key) e.key,
         jsonb_build_object('key', e.key, 'value', e.value, 'locked', e.locked, 'sensitive', e.ciphertext is not null,
@@ -3489,7 +3524,8 @@ CREATE OR REPLACE FUNCTION stratum.stored_config_digest(keys jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  return (select count(*) || ':' || coalesce(max(h.id), 0) from config_history h where h.key in (select jsonb_array_elements_text(keys)));
+  return (select count(*) || ':' || coalesce(max(h.id), 0) from config_history h
+    where h.tenant_id is not null and h.key in (select jsonb_array_elements_text(keys)));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.structure_for(input jsonb)

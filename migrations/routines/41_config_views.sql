@@ -15,12 +15,12 @@ begin
     select up.tenant_id, (max(up.steps) over () - up.steps)::integer from up order by up.steps desc;
 end $$;
 --> statement-breakpoint
--- A tenant's config by key at a moment, by the same fold over what was kept, with the tree as it was then.
+-- A tenant's config by key at a moment, by the same fold over what was kept, with the tree and the defaults of then.
 create or replace function stratum.resolved_config_at(of_id uuid, at timestamptz, sealed boolean) returns jsonb
 language plpgsql stable set search_path = stratum, pg_temp as $$
 begin
   return (
-    select stratum.config_defaults() || coalesce(jsonb_object_agg(r.key, r.entry), '{}')
+    select stratum.config_defaults_at(at) || coalesce(jsonb_object_agg(r.key, r.entry), '{}')
     from (
       select distinct on (e.key) e.key,
         jsonb_build_object('key', e.key, 'value', e.value, 'locked', e.locked, 'sensitive', e.ciphertext is not null,

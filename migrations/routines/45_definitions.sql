@@ -62,7 +62,19 @@ end $$;
 create or replace function stratum.stored_config_digest(keys jsonb) returns text
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 begin
-  return (select count(*) || ':' || coalesce(max(h.id), 0) from config_history h where h.key in (select jsonb_array_elements_text(keys)));
+  return (select count(*) || ':' || coalesce(max(h.id), 0) from config_history h
+    where h.tenant_id is not null and h.key in (select jsonb_array_elements_text(keys)));
+end $$;
+--> statement-breakpoint
+-- Keep which defaults became others, as history without a tenant. A default is never JSON's null: none at all is kept as no value.
+create or replace function stratum.keep_defaults(who jsonb, old jsonb, new jsonb) returns void
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+begin
+  insert into config_history (key, value, locked, actor)
+  select key, nullif(n.definition -> 'default', 'null'), false, stratum.principal_json(who)
+  from (select value ->> 'key' as key, value as definition from jsonb_array_elements(old)) as o
+  full join (select value ->> 'key' as key, value as definition from jsonb_array_elements(new)) as n using (key)
+  where coalesce(o.definition -> 'default', 'null') <> coalesce(n.definition -> 'default', 'null');
 end $$;
 --> statement-breakpoint
 -- Make or replace definitions that were checked against the stored values of this digest.
@@ -85,18 +97,35 @@ begin
   delete from config_definitions d where d.key in (select jsonb_array_elements_text(input -> 'remove'));
   update installation i set definitions_version = i.definitions_version + 1, strict_config = coalesce((input ->> 'strict')::boolean, i.strict_config);
   new := (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d);
+  perform stratum.keep_defaults(who, old, new);
   perform stratum.record(who, stratum.system_chain(), 'config_definitions.put', '{"type": "config_definitions"}', old, new,
     -- defaults stand in every context
     '[["definitions", ""], ["installation", ""]]');
   return jsonb_build_object('next', null, 'data', new);
 end $$;
 --> statement-breakpoint
+-- An entry of a key that nobody sets. STABLE, as what it calls is, or the planner would not inline it.
+create or replace function stratum.default_entry_json(key text, value jsonb) returns jsonb
+language sql stable parallel safe as $$
+  select jsonb_build_object('key', key, 'value', value, 'locked', false, 'sensitive', false, 'source_tenant_id', null, 'inherited', true)
+$$;
+--> statement-breakpoint
 -- What holds for a key that nobody sets.
 create or replace function stratum.config_defaults() returns jsonb
 language plpgsql stable set search_path = stratum, pg_temp as $$
 begin
   return (
-    select coalesce(jsonb_object_agg(d.key, jsonb_build_object('key', d.key, 'value', d.default_value, 'locked', false, 'sensitive', false,
-      'source_tenant_id', null, 'inherited', true)), '{}')
+    select coalesce(jsonb_object_agg(d.key, stratum.default_entry_json(d.key, d.default_value)), '{}')
     from config_definitions d where d.default_value is not null);
+end $$;
+--> statement-breakpoint
+-- The same at a moment, by what was kept of defaults.
+create or replace function stratum.config_defaults_at(at timestamptz) returns jsonb
+language plpgsql stable set search_path = stratum, pg_temp as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(d.key, stratum.default_entry_json(d.key, d.value)), '{}') from (
+      select distinct on (h.key) h.key, h.value from config_history h
+      where h.tenant_id is null and date_trunc('milliseconds', h.changed_at) <= at order by h.key, h.id desc) as d
+    where d.value is not null);
 end $$;

@@ -1,6 +1,7 @@
 /** What config was: each key's changes, and what held at a past moment, with the tree as it was then. */
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
+import type { Json } from '../../src/core/json.ts'
 import type { StratumClient } from '../../src/sdk/client.ts'
 import { ask, expectRefusal } from '../support/answers.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
@@ -140,6 +141,50 @@ describe('config at a past moment', () => {
     expect(await valueAt(leaf.id, 'k', before)).toBe('mid')
   })
 
+  it('has the defaults of then, which are the history of no tenant', async () => {
+    const { root, leaf } = await plantTree(admin, tree)
+    const put = (value?: Json) =>
+      admin.putConfigDefinitions({ definitions: [{ key: 'seats', schema: {}, ...(value === undefined ? {} : { default: value }) }] })
+    const changes = [
+      () => put('first'),
+      () => admin.setConfig({ id: root.id, key: 'seats', value: 'root' }),
+      () => put('second'),
+      () => admin.deleteConfig({ id: root.id, key: 'seats' }),
+      // the same once more, and beside another
+      () => admin.putConfigDefinitions({ definitions: [{ key: 'seats', schema: { type: 'string' }, default: 'second' }] }),
+      () => admin.putConfigDefinitions({ definitions: [{ key: 'shape', schema: {}, default: { a: [null] } }] }),
+      () => put(),
+      () => put(false),
+      () => admin.putConfigDefinitions({ definitions: [], remove: ['seats', 'shape'] }),
+    ]
+    const moments = [await moment()]
+    for (const change of changes) {
+      await change()
+      moments.push(await moment())
+    }
+    const values = await Promise.all(moments.map((at) => valueAt(leaf.id, 'seats', at)))
+    expect(values).toEqual([undefined, 'first', 'root', 'root', 'second', 'second', 'second', undefined, false, undefined])
+    const others = await Promise.all(moments.map((at) => valueAt(leaf.id, 'shape', at)))
+    expect(others).toEqual([...Array(6).fill(undefined), { a: [null] }, { a: [null] }, { a: [null] }, undefined])
+    const standing = { key: 'seats', value: 'first', source_tenant_id: null, inherited: true, locked: false, sensitive: false }
+    expect((await admin.resolveConfig({ id: leaf.id, at: moments[1] ?? '' })).config['seats']).toEqual(standing)
+    expect((await history(root.id, 'seats')).map((change) => change.new?.value)).toEqual([undefined, 'root'])
+    const { rows } = await installation.owner.query(
+      `select key, value, actor ->> 'type' as type from stratum.config_history where tenant_id is null and key in ('seats', 'shape') order by key, id`,
+    )
+    expect(rows.map(({ value }) => value)).toEqual(['first', 'second', null, false, null, { a: [null] }, null])
+    expect(rows.every(({ type }) => type === 'api_key')).toBe(true)
+  })
+
+  it('has the defaults of then after a purge, too', async () => {
+    const { root, other } = await plantTree(admin, tree)
+    await admin.putConfigDefinitions({ definitions: [{ key: 'k', schema: {}, default: 1 }] })
+    const then = await moment()
+    await admin.putConfigDefinitions({ definitions: [], remove: ['k'] })
+    await admin.purgeTenant({ id: other.id })
+    expect(await valueAt(root.id, 'k', then)).toBe(1)
+  })
+
   it('opens the secrets of then to who may reveal them, and writes it down', async () => {
     const { root, leaf } = await plantTree(admin, tree)
     await admin.setConfig({ id: root.id, key: 'token', value: 'first', sensitive: true })
@@ -222,7 +267,7 @@ describe('config at a past moment', () => {
   })
 })
 
-describe('whatever was set, deleted, locked and moved', () => {
+describe('whatever was set, deleted, locked, moved and defined', () => {
   const tenant = fc.nat(4)
   const key = fc.constantFrom('a', 'b')
   const change = fc.oneof(
@@ -233,6 +278,8 @@ describe('whatever was set, deleted, locked and moved', () => {
     { weight: 1, arbitrary: fc.record({ op: fc.constant('set' as const), tenant, key, value: fc.nat(9), locked: fc.boolean(), sensitive: fc.constant(true) }) },
     { weight: 2, arbitrary: fc.record({ op: fc.constant('delete' as const), tenant, key }) },
     { weight: 3, arbitrary: fc.record({ op: fc.constant('move' as const), tenant, to: fc.option(tenant) }) },
+    { weight: 2, arbitrary: fc.record({ op: fc.constant('define' as const), key, value: fc.option(fc.nat(9)) }) },
+    { weight: 1, arbitrary: fc.record({ op: fc.constant('undefine' as const), key }) },
   )
 
   it('resolving at each moment answers what resolving answered then', async () => {
@@ -245,14 +292,18 @@ describe('whatever was set, deleted, locked and moved', () => {
         const at = (index: number) => ids[index] ?? ''
         const seen: Array<[at: string, answers: unknown]> = []
         for (const each of changes) {
-          const id = at(each.tenant)
+          const id = 'tenant' in each ? at(each.tenant) : ''
           // one that is refused changes nothing, which is to be seen too
-          if (each.op === 'set') await stratum.setConfig(id, each.key, { value: each.value, locked: each.locked, sensitive: each.sensitive }).catch(() => null)
+          if (each.op === 'define') await stratum.putConfigDefinitions([{ key: each.key, schema: {}, default: each.value }])
+          else if (each.op === 'undefine') await stratum.putConfigDefinitions([], { remove: [each.key] })
+          else if (each.op === 'set')
+            await stratum.setConfig(id, each.key, { value: each.value, locked: each.locked, sensitive: each.sensitive }).catch(() => null)
           else if (each.op === 'delete') await stratum.deleteConfig(id, each.key).catch(() => null)
           else await stratum.moveTenant(id, each.to === null ? null : at(each.to)).catch(() => null)
           seen.push([await moment(), await resolveAll(ids)])
         }
         for (const [then, answers] of seen) expect(await resolveAll(ids, { at: then })).toEqual(answers)
+        await stratum.putConfigDefinitions([], { remove: ['a', 'b'] })
       }),
       { numRuns: 4 },
     )

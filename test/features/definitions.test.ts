@@ -189,7 +189,8 @@ describe('a default', () => {
 
     expect((await admin.resolveConfig({ id: leaf.id })).config['seats']).toEqual(standing)
     expect((await admin.resolveConfig({ id: leaf.id, reveal: true })).config['seats']).toEqual(standing)
-    expect((await admin.resolveConfig({ id: leaf.id, at: leaf.created_at })).config['seats']).toEqual(standing)
+    expect((await admin.resolveConfig({ id: leaf.id, at: '9999-01-01T00:00:00Z' })).config['seats']).toEqual(standing)
+    expect((await admin.resolveConfig({ id: leaf.id, at: leaf.created_at })).config['seats']).toBeUndefined()
     expect((await admin.getConfigInheritance({ id: leaf.id })).config['seats']).toEqual({ ...standing, levels: [] })
     expect(await admin.explainConfig({ id: leaf.id, key: 'seats' })).toEqual({ key: 'seats', effective: standing, levels: [] })
     expect((await admin.getTenantContext({ id: leaf.id })).config['seats']).toEqual(standing)

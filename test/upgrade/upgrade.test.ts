@@ -123,6 +123,15 @@ describe('a database of the previous release, upgraded', () => {
     await clients.today().resumeTenant({ id: north })
     expect((await clients.today().getTenant({ id: oslo })).status).toBe('active')
   })
+
+  it('knows a default of the previous release once it is another', async () => {
+    const [, , oslo = ''] = filled.ids
+    const { rows } = await upgraded.query<{ at: Date }>('select max(updated_at) as at from stratum.config_definitions')
+    const at = rows[0]?.at.toISOString() ?? ''
+    await clients.today().putConfigDefinitions({ definitions: [{ key: 'max_users', schema: { type: 'integer', minimum: 1 }, default: 20 }] })
+    const maximumOf = async (options: { at?: string }) => (await clients.today().resolveConfig({ id: oslo, ...options })).config['max_users']?.value
+    expect([await maximumOf({ at }), await maximumOf({})]).toEqual([10, 20])
+  })
 })
 
 describe('the previous release', () => {

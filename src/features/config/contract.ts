@@ -96,7 +96,7 @@ export const resolveConfig = endpoint({
   params: id,
   query: z.strictObject({
     reveal: flag.default(false),
-    at: Moment.optional().describe('What held at this moment, with the tree as it was then.'),
+    at: Moment.optional().describe('What held at this moment, with the tree and the defaults of then.'),
   }),
   output: z.object({ config: z.record(z.string(), ConfigEntry) }),
   errors: ['TENANT_NOT_FOUND', 'MASTER_KEY_MISSING', 'MOMENT_BEFORE_TENANT'],
