@@ -557,6 +557,16 @@ begin
   return who || case when feed is null then '{}' else jsonb_build_object('feed', feed) end;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.authorize_once(operation text, actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  perform stratum.require_subject(actor);
+  return stratum.authorize(operation, actor, input);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.batch_create_tenants(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -3019,6 +3029,22 @@ begin
   end if;
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.require_subject(actor jsonb)
+ RETURNS void
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  message text := 'needs a token that says whose it is (sub), or an API key';
+begin
+  if actor -> 'credential' ->> 'type' = 'token' and actor -> 'credential' ->> 'subject' is null then
+    perform stratum.principal(actor); -- 401 comes first
+    perform stratum.fail('INVALID_REQUEST', jsonb_build_object('reason', 'Idempotency-Key: ' || message,
+      'issues', jsonb_build_array(jsonb_build_object('path', 'Idempotency-Key', 'message', message))));
+  end if;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.require_unchanging(of_tenant uuid, place text)
  RETURNS void
  LANGUAGE plpgsql
@@ -3340,8 +3366,7 @@ CREATE OR REPLACE FUNCTION stratum.run_once(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 declare
-  -- Also of a replay: its answer is not for who may no longer ask.
-  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  who jsonb := stratum.authorize_once(input ->> 'operation', actor, input -> 'input');
   -- With a stored issuer by its id: a tenant may give its own the name of another's.
   asker text := (jsonb_build_array(who -> 'type', who -> 'issuer', who -> 'id', who -> 'tenant_id')
     || case when who ->> 'issuer_id' is null then '[]' else jsonb_build_array(who -> 'issuer_id') end)::text;

@@ -21,13 +21,33 @@ begin
     select found.id[1]::uuid from regexp_matches(said, '[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}', 'gi') as found (id)));
 end $$;
 --> statement-breakpoint
+-- Fail for who cannot be told from others: what one was answered would be given to another.
+create or replace function stratum.require_subject(actor jsonb) returns void
+language plpgsql stable set search_path = stratum, pg_temp as $$
+declare
+  message text := 'needs a token that says whose it is (sub), or an API key';
+begin
+  if actor -> 'credential' ->> 'type' = 'token' and actor -> 'credential' ->> 'subject' is null then
+    perform stratum.principal(actor); -- 401 comes first
+    perform stratum.fail('INVALID_REQUEST', jsonb_build_object('reason', 'Idempotency-Key: ' || message,
+      'issues', jsonb_build_array(jsonb_build_object('path', 'Idempotency-Key', 'message', message))));
+  end if;
+end $$;
+--> statement-breakpoint
+-- Who may ask for an operation once, and for its answer again, which is not for who may no longer ask.
+create or replace function stratum.authorize_once(operation text, actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+begin
+  perform stratum.require_subject(actor);
+  return stratum.authorize(operation, actor, input);
+end $$;
+--> statement-breakpoint
 -- Idempotency. The row is inserted first, so whoever sends the same at the same time waits for the winner; what
 -- fails takes its row with it. Input: { operation, input, key, input_hash }. A replayed answer says so.
 create or replace function stratum.run_once(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 declare
-  -- Also of a replay: its answer is not for who may no longer ask.
-  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  who jsonb := stratum.authorize_once(input ->> 'operation', actor, input -> 'input');
   -- With a stored issuer by its id: a tenant may give its own the name of another's.
   asker text := (jsonb_build_array(who -> 'type', who -> 'issuer', who -> 'id', who -> 'tenant_id')
     || case when who ->> 'issuer_id' is null then '[]' else jsonb_build_array(who -> 'issuer_id') end)::text;

@@ -215,10 +215,15 @@ function runParameters(endpoint: Endpoint): Parameter[] {
     }),
     parameter('header', 'If-Match', 'The version of a dry run: do exactly what it showed, or answer VERSION_MISMATCH.', { type: 'string' }),
   ]
-  const once = parameter('header', 'Idempotency-Key', 'Sent again with the same key within 24 hours, it is done once and answered alike.', {
-    type: 'string',
-    maxLength: 255,
-  })
+  const once = parameter(
+    'header',
+    'Idempotency-Key',
+    'Sent again with the same key within 24 hours, it is done once and answered alike. A token needs a subject (`sub`) for it.',
+    {
+      type: 'string',
+      maxLength: 255,
+    },
+  )
   return [...(endpoint.preview ? preview : []), ...(endpoint.method === 'POST' ? [once] : [])]
 }
 

@@ -1,12 +1,13 @@
 /** Idempotency-Key: a request that is sent again is done once, and answered alike. */
 import { randomUUID } from 'node:crypto'
+import { SignJWT } from 'jose'
 import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { CallOf } from '../../src/core/endpoint.ts'
 import { sqlName } from '../../src/core/endpoint.ts'
 import { endpointList, type endpoints } from '../../src/features/endpoints.ts'
 import type { StratumClient } from '../../src/sdk/client.ts'
 import { type Answer, ask, errorOf, expectRefusal } from '../support/answers.ts'
-import { createInstallation, type Installation } from '../support/installation.ts'
+import { AUDIENCE, createInstallation, type Installation, ISSUER, JWT_SECRET } from '../support/installation.ts'
 import { contents, tablesOf } from '../support/record.ts'
 import { plantTree, refusal, uniqueSlug } from '../support/tree.ts'
 import { untilWaiting, whileOpen } from '../support/waiting.ts'
@@ -162,6 +163,34 @@ describe('a request sent again with its key', () => {
     const renewed = await admin.createTenant(tenant(), key)
     expect(await keptOf(key.idempotencyKey)).toMatchObject([{ answer: { id: renewed.id } }])
     expect(await keptOf(forgotten.idempotencyKey)).toEqual([])
+  })
+})
+
+describe('a token without a subject', () => {
+  const nameless = (claims: Record<string, unknown>) =>
+    new SignJWT(claims)
+      .setProtectedHeader({ alg: 'HS256' })
+      .setIssuer(ISSUER)
+      .setAudience(AUDIENCE)
+      .setExpirationTime('5m')
+      .sign(new TextEncoder().encode(JWT_SECRET))
+
+  it('has no answers remembered, as its bearer is told from no other, and is refused before anything is written', async () => {
+    const { root } = await plantTree(admin, { root: null })
+    const client = async (scope: string, more = {}) => installation.client({ token: await nameless({ tenant: root.slug, scope, ...more }) })
+    const body = tenant({ parent_id: root.id })
+    const before = await contents(installation.owner)
+    const [one, other] = [await client('write', { user: 'one' }), await client('write', { user: 'other' })]
+    for (const asker of [one, other, await client('read')]) {
+      const { details, message } = await refusal(asker.createTenant(body, once('shared')), 'INVALID_REQUEST')
+      const issue = { path: 'Idempotency-Key', message: expect.stringContaining('sub') }
+      expect(details).toMatchObject({ issues: [issue] })
+      expect(message).toContain('Idempotency-Key: ')
+    }
+    expect(await contents(installation.owner)).toEqual(before)
+    // who asks is judged first, and without the header all is as it was
+    await refusal((await client('write', { tenant: 'nowhere' })).createTenant(body, once('shared')), 'TOKEN_INVALID')
+    expect(await one.createTenant(body)).toMatchObject({ slug: body.slug })
   })
 })
 
