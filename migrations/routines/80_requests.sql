@@ -34,12 +34,18 @@ begin
   end if;
 end $$;
 --> statement-breakpoint
--- Who may ask for an operation once, and for its answer again, which is not for who may no longer ask.
+-- Who may ask for an operation once, and for its answer again, which is not for who may no longer ask. A purge alone leaves
+-- nothing that could be reached: its answer, which holds ids and counts, is for whoever it was given to. Nobody else gets beyond
+-- this: no answer is kept for them, and the operation itself is refused them.
 create or replace function stratum.authorize_once(operation text, actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 begin
   perform stratum.require_subject(actor);
   return stratum.authorize(operation, actor, input);
+exception when sqlstate 'STRAT' then
+  if sqlerrm <> 'TENANT_NOT_FOUND' or operation <> 'purge_tenant' then raise; end if;
+  -- the scope was judged before the reach, and a host that is unknown is refused here once more
+  return stratum.narrow(stratum.principal(actor), actor -> 'named');
 end $$;
 --> statement-breakpoint
 -- Idempotency. The row is inserted first, so whoever sends the same at the same time waits for the winner; what

@@ -4,7 +4,8 @@ import { afterAll, beforeAll, describe, expect, it } from 'vitest'
 import type { StratumClient } from '../../src/sdk/client.ts'
 import { BackendClient, RACER, run } from '../reliability/operations.ts'
 import { createInstallation, type Installation } from '../support/installation.ts'
-import { plantTree, uniqueSlug } from '../support/tree.ts'
+import { contents } from '../support/record.ts'
+import { plantTree, refusal, uniqueSlug } from '../support/tree.ts'
 
 /** Enough that an index over them holds most of them in the list of what it has yet to sort in. */
 const OTHERS = 10_000
@@ -97,5 +98,64 @@ describe('a purge', () => {
     const left: string[] = []
     for (const [name, key] of keys) if ((await kept(key)) > 0) left.push(name)
     expect(left).toEqual(['the tenant above', 'the tenant beside'])
+  })
+})
+
+describe('a purge sent again with its key', () => {
+  const purge = async (client: StratumClient) => {
+    const { root, target, child } = await plantTree(admin, { root: null, target: 'root', child: 'target' })
+    await client.createPermission({ id: target.id, key: 'p', value: 'planted' }, once())
+    const asked = { id: target.id, subtree: true }
+    const key = once()
+    return { root, target, child, asked, key, first: await client.purgeTenant(asked, key) }
+  }
+
+  it('is answered as it was at first, and writes nothing', async () => {
+    const { target, child, asked, key, first } = await purge(admin)
+    expect(first.purged).toEqual([target.id, child.id])
+    const before = await contents(installation.owner)
+    expect([await admin.purgeTenant(asked, key), await admin.purgeTenant(asked, key)]).toEqual([first, first])
+    expect(await contents(installation.owner)).toEqual(before)
+    await refusal(admin.purgeTenant({ ...asked, subtree: false }, key), 'IDEMPOTENCY_KEY_REUSED')
+  })
+
+  it('is not answered to anybody else, without its key, or after 24 hours, and leaves nothing of that', async () => {
+    const { root, asked, key } = await purge(admin)
+    const before = await contents(installation.owner)
+    for (const client of [await installation.clientFor(null), await installation.clientFor(root.id)]) {
+      await refusal(client.purgeTenant(asked, key), 'TENANT_NOT_FOUND')
+    }
+    await refusal(admin.purgeTenant(asked, once()), 'TENANT_NOT_FOUND')
+    await refusal(admin.purgeTenant(asked), 'TENANT_NOT_FOUND')
+    const { api_keys, audit_entries, audit_heads, outbox, changes, ...rest } = await contents(installation.owner)
+    expect(before).toMatchObject(rest)
+    expect(Object.keys({ api_keys, audit_entries, audit_heads, outbox, changes })).toHaveLength(5)
+    await sql(`update stratum.idempotency_keys set created_at = now() - interval '24 hours 1 minute' where key = $1`, [key.idempotencyKey])
+    await refusal(admin.purgeTenant(asked, key), 'TENANT_NOT_FOUND')
+  })
+
+  it("is answered to who has the scope still, through the host that it was sent to, until the asker's own tenant is purged", async () => {
+    const { top } = await plantTree(admin, { top: null })
+    const subject = async (scope: string) => installation.client({ token: await installation.token({ tenant: top.slug, scope }) })
+    const { id } = await admin.createTenant({ slug: uniqueSlug(), name: 'Below', parent_id: top.id })
+    const key = once()
+    const first = await (await subject('admin')).purgeTenant({ id }, key)
+    expect(await (await subject('admin')).purgeTenant({ id }, key)).toEqual(first)
+    await refusal((await subject('write')).purgeTenant({ id }, key), 'SCOPE_REQUIRED')
+    const onHost = installation.client({ token: await installation.token({ tenant: top.slug, scope: 'admin' }), baseUrl: `http://stratum.test/t/${top.slug}` })
+    await refusal(onHost.purgeTenant({ id }, key), 'IDEMPOTENCY_KEY_REUSED')
+    await admin.suspendTenant({ id: top.id })
+    await refusal((await subject('admin')).purgeTenant({ id }, key), 'TENANT_SUSPENDED')
+    await admin.purgeTenant({ id: top.id })
+    await refusal((await subject('admin')).purgeTenant({ id }, key), 'TOKEN_INVALID')
+    expect(await kept(key)).toBe(0)
+  })
+
+  it('is done by one and answered alike to all, when they are sent at once', async () => {
+    const { target } = await plantTree(admin, { target: null })
+    const key = once()
+    const answers = await Promise.all(Array.from({ length: 6 }, () => admin.purgeTenant({ id: target.id }, key)))
+    expect(new Set(answers.map((answer) => JSON.stringify(answer))).size).toBe(1)
+    expect(answers[0]?.purged).toEqual([target.id])
   })
 })
