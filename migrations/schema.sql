@@ -2568,7 +2568,7 @@ declare
 begin
   perform stratum.lock_definitions('exclusive');
   perform stratum.lock_chain(stratum.system_chain());
-  if stratum.stored_config_digest(input -> 'keys') <> input ->> 'digest' then perform stratum.fail('CONFIG_DEFINITIONS_CHANGED'); end if;
+  if stratum.stored_config_digest(input -> 'keys') is distinct from input ->> 'digest' then perform stratum.fail('CONFIG_DEFINITIONS_CHANGED'); end if;
   old := (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d);
   insert into config_definitions (key, schema, default_value, description, sensitive)
   select d.value ->> 'key', d.value -> 'schema', nullif(d.value -> 'default', 'null'), d.value ->> 'description', (d.value ->> 'sensitive')::boolean
@@ -2726,11 +2726,32 @@ CREATE OR REPLACE FUNCTION stratum.read_stored_config(actor jsonb, input jsonb)
 AS $function$
 declare
   who jsonb := stratum.authorize('put_config_definitions', actor, input);
+  digest text := coalesce(input -> 'after' ->> 0, stratum.stored_config_digest(input -> 'keys'));
+  keys text[] := array(select jsonb_array_elements_text(input -> 'keys'));
+  after_tenant uuid := coalesce((input -> 'after' ->> 1)::uuid, '00000000-0000-0000-0000-000000000000');
+  after_key text := coalesce(input -> 'after' ->> 2, '');
+  room integer := 8388608;
+  entry config_entries;
+  page config_entries[] := '{}';
+  next jsonb;
 begin
-  return jsonb_build_object('digest', stratum.stored_config_digest(input -> 'keys'), 'values', (
+  for entry in
+    select e.* from config_entries e
+    where e.value is not null and e.key = any (keys) and (e.tenant_id, e.key) > (after_tenant, after_key)
+    -- no page holds as many
+    order by e.tenant_id, e.key limit 65536
+  loop
+    -- what is around the value, too
+    room := room - octet_length(entry.value::text) - 128;
+    if room < 0 then
+      next := jsonb_build_array(digest, page[cardinality(page)].tenant_id, page[cardinality(page)].key);
+      exit;
+    end if;
+    page := page || entry;
+  end loop;
+  return jsonb_build_object('next', next, 'digest', case when next is null then digest end, 'values', (
     select coalesce(jsonb_agg(jsonb_build_object('key', v.key, 'value', v.value, 'tenant_id', v.tenant_id)), '[]') from (
-      select distinct on (e.key, e.value) e.key, e.value, e.tenant_id from config_entries e
-      where e.value is not null and e.key in (select jsonb_array_elements_text(input -> 'keys')) order by e.key, e.value, e.tenant_id) as v));
+      select distinct on (p.key, p.value) p.key, p.value, p.tenant_id from unnest(page) as p order by p.key, p.value, p.tenant_id) as v));
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.record(who jsonb, chain uuid, action text, resource jsonb, before jsonb, after jsonb, feed jsonb)

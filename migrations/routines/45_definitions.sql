@@ -45,17 +45,39 @@ begin
   return jsonb_build_object('next', null, 'data', (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d));
 end $$;
 --> statement-breakpoint
--- The values that tenants hold for some keys, for new definitions to be checked against, and the version they
--- stand at. Secrets are left out: they are checked when next written.
+-- The values that tenants hold for some keys, for new definitions to be checked against, in pages of 8 MiB: `next` is where
+-- another begins. With the last page comes the digest of what they stand at, taken before the first, so that who has not read
+-- all of them has none. A value is told once a page. Secrets are left out: they are checked when next written.
 create or replace function stratum.read_stored_config(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 declare
   who jsonb := stratum.authorize('put_config_definitions', actor, input);
+  digest text := coalesce(input -> 'after' ->> 0, stratum.stored_config_digest(input -> 'keys'));
+  keys text[] := array(select jsonb_array_elements_text(input -> 'keys'));
+  after_tenant uuid := coalesce((input -> 'after' ->> 1)::uuid, '00000000-0000-0000-0000-000000000000');
+  after_key text := coalesce(input -> 'after' ->> 2, '');
+  room integer := 8388608;
+  entry config_entries;
+  page config_entries[] := '{}';
+  next jsonb;
 begin
-  return jsonb_build_object('digest', stratum.stored_config_digest(input -> 'keys'), 'values', (
+  for entry in
+    select e.* from config_entries e
+    where e.value is not null and e.key = any (keys) and (e.tenant_id, e.key) > (after_tenant, after_key)
+    -- no page holds as many
+    order by e.tenant_id, e.key limit 65536
+  loop
+    -- what is around the value, too
+    room := room - octet_length(entry.value::text) - 128;
+    if room < 0 then
+      next := jsonb_build_array(digest, page[cardinality(page)].tenant_id, page[cardinality(page)].key);
+      exit;
+    end if;
+    page := page || entry;
+  end loop;
+  return jsonb_build_object('next', next, 'digest', case when next is null then digest end, 'values', (
     select coalesce(jsonb_agg(jsonb_build_object('key', v.key, 'value', v.value, 'tenant_id', v.tenant_id)), '[]') from (
-      select distinct on (e.key, e.value) e.key, e.value, e.tenant_id from config_entries e
-      where e.value is not null and e.key in (select jsonb_array_elements_text(input -> 'keys')) order by e.key, e.value, e.tenant_id) as v));
+      select distinct on (p.key, p.value) p.key, p.value, p.tenant_id from unnest(page) as p order by p.key, p.value, p.tenant_id) as v));
 end $$;
 --> statement-breakpoint
 -- Stands for the state of some keys in all tenants.
@@ -87,7 +109,7 @@ declare
 begin
   perform stratum.lock_definitions('exclusive');
   perform stratum.lock_chain(stratum.system_chain());
-  if stratum.stored_config_digest(input -> 'keys') <> input ->> 'digest' then perform stratum.fail('CONFIG_DEFINITIONS_CHANGED'); end if;
+  if stratum.stored_config_digest(input -> 'keys') is distinct from input ->> 'digest' then perform stratum.fail('CONFIG_DEFINITIONS_CHANGED'); end if;
   old := (select coalesce(jsonb_agg(stratum.config_definition_json(d) order by d.key), '[]') from config_definitions d);
   insert into config_definitions (key, schema, default_value, description, sensitive)
   select d.value ->> 'key', d.value -> 'schema', nullif(d.value -> 'default', 'null'), d.value ->> 'description', (d.value ->> 'sensitive')::boolean

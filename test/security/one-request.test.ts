@@ -28,7 +28,7 @@ const WITHOUT_A_REQUEST = {
   'a token that is not signed': { authorization: 'Bearer eyJhbGciOiJub25lIn0.e30.' },
 }
 
-/** The operations that take more: new definitions are checked, here, against what tenants hold. */
+/** The operations that take more: new definitions are checked, here, against what tenants hold, one request for each 8 MiB of it. */
 const MORE_REQUESTS: Partial<Record<keyof typeof SAMPLES, number>> = { putConfigDefinitions: 2 }
 
 const sampleOf = (endpoint: Endpoint): Sample => SAMPLES[endpoint.id as keyof typeof SAMPLES]

@@ -72,7 +72,8 @@ export const batchSetConfig = operation(contract.batchSetConfig, (services, inpu
   }),
 )
 
-type Stored = { digest: string; values: Array<{ key: string; value: Json; tenant_id: string }> }
+/** A page of what tenants hold; with the last comes the digest that stands for all. */
+type Stored = { digest: string | null; next: unknown; values: Array<{ key: string; value: Json; tenant_id: string }> }
 
 const STORED_IN_CLEAR = { path: '', reason: 'it is stored in clear, and has to be set again as sensitive first' }
 
@@ -85,12 +86,15 @@ export const putConfigDefinitions = operation(contract.putConfigDefinitions, asy
   }
   const keys = [...judges.keys()]
   const secret = new Set(input.definitions.filter(({ sensitive }) => sensitive).map(({ key }) => key))
-  const { digest, values } = (await ask('read_stored_config', { keys })) as Stored
-  for (const { key, value, tenant_id } of values) {
-    const fault = secret.has(key) ? STORED_IN_CLEAR : judges.get(key)?.(value)
-    if (fault) throw stratumError('CONFIG_DEFINITION_CONFLICT', { key, tenant_id, ...fault })
-  }
-  const answer = await call({ ...input, keys, digest })
+  let stored: Stored | undefined
+  do {
+    stored = (await ask('read_stored_config', { keys, after: stored?.next })) as Stored
+    for (const { key, value, tenant_id } of stored.values) {
+      const fault = secret.has(key) ? STORED_IN_CLEAR : judges.get(key)?.(value)
+      if (fault) throw stratumError('CONFIG_DEFINITION_CONFLICT', { key, tenant_id, ...fault })
+    }
+  } while (stored.next)
+  const answer = await call({ ...input, keys, digest: stored.digest })
   kept.forget()
   return answer
 })
