@@ -38,6 +38,8 @@ afterAll(async () => {
 const wasteful = (plan: string) => [...plan.matchAll(/Rows Removed by Filter: (\d+)/g)].some(([, rows]) => Number(rows) > 200)
 
 const page = { limit: 100, include_archived: false }
+let created = 0
+const newTenant = () => ({ parent_id: tree.large, slug: `new_${++created}`, name: 'New', isolation_strategy: 'SHARED_RLS', metadata: {} })
 const onHost = (actor = RACER) => ({ ...actor, named: [{ source: 'subdomain' as const, tenant: tree.subdomain }] })
 const operations: Array<[name: string, call: () => Call]> = [
   ['context by host', () => ({ operation: 'get_context', input: {}, actor: onHost() })],
@@ -58,12 +60,10 @@ const operations: Array<[name: string, call: () => Call]> = [
   ['permissions', () => ({ operation: 'resolve_permissions', input: { id: tree.deepest } })],
   ['API keys', () => ({ operation: 'list_api_keys', input: { limit: 100 } })],
   ['set config', () => ({ operation: 'set_config', input: { id: tree.deepest, key: 'own', value: 1, locked: false } })],
+  ['create a tenant', () => ({ operation: 'create_tenant', input: newTenant() })],
   [
-    'create a tenant',
-    () => ({
-      operation: 'create_tenant',
-      input: { parent_id: tree.large, slug: `new_${plans.length}`, name: 'New', isolation_strategy: 'SHARED_RLS', metadata: {} },
-    }),
+    'create a tenant, once',
+    () => ({ operation: 'run_once', input: { operation: 'create_tenant', input: newTenant(), key: `new_${created}`, input_hash: 'h' } }),
   ],
   ['suspend, which looks for active children', () => ({ operation: 'suspend_tenant', input: { id: tree.root } })],
 ]
