@@ -83,8 +83,7 @@ begin
   get diagnostics counted = row_count;
   erased := erased || jsonb_build_object('audit_entries', counted);
   -- Answers that are kept to be given again know the tenants they name. One lookup for each tenant, as Postgres compares every
-  -- answer with all of many; and first what the index has yet to sort in, which each lookup would read through.
-  perform gin_clean_pending_list('idempotency_keys_tenant_ids_idx');
+  -- answer with all of many.
   foreach named in array doomed loop
     delete from idempotency_keys k where k.tenant_ids @> array[named];
   end loop;
