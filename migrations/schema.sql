@@ -571,6 +571,33 @@ exception when sqlstate 'STRAT' then
   return stratum.narrow(stratum.principal(actor), actor -> 'named');
 end $function$;
 
+CREATE OR REPLACE FUNCTION stratum.authorize_shown(operation text, actor jsonb, input jsonb)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+declare
+  who jsonb := stratum.authorize(operation, actor, input, stratum.structure_of(operation, input));
+  top uuid := (input ->> 'id')::uuid;
+  t tenants;
+begin
+  case
+    when operation in ('suspend_tenant', 'resume_tenant', 'archive_tenant', 'delete_tenant') then
+      perform from tenants p where p.id = (select c.parent_id from tenants c where c.id = top) for share;
+      perform from tenants c where c.id = top for no key update;
+    when operation in ('set_config', 'batch_set_config', 'delete_config', 'create_permission', 'update_permission', 'delete_permission') then
+      t := stratum.lock_active_tenant(who, top, 'an active tenant');
+      perform stratum.require_definitions(input);
+      perform stratum.lock_chain(top);
+      perform from permission_policies own join tenants d on d.id = own.tenant_id or operation = 'delete_permission'
+          and own.revocation_mode = 'CASCADE' and d.path > t.path and d.path < stratum.subtree_end(t.path)
+        join permission_policies p on p.tenant_id = d.id and p.key = own.key
+      where own.id = (input ->> 'policy_id')::uuid and own.tenant_id = top order by d.path for update of p;
+    when operation = 'move_tenant' then null; -- what it writes nobody else writes without the structure
+  end case;
+  return who;
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.batch_create_tenants(actor jsonb, input jsonb)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -1257,7 +1284,7 @@ CREATE OR REPLACE FUNCTION stratum.dry_run(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 declare
-  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  who jsonb := stratum.authorize_shown(input ->> 'operation', actor, input -> 'input');
   affected uuid[];
   before jsonb;
   shown jsonb;
@@ -3369,7 +3396,7 @@ CREATE OR REPLACE FUNCTION stratum.run_if_match(actor jsonb, input jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 declare
-  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  who jsonb := stratum.authorize_shown(input ->> 'operation', actor, input -> 'input');
   affected uuid[];
   before jsonb;
   done jsonb;
@@ -3582,6 +3609,19 @@ CREATE OR REPLACE FUNCTION stratum.structure_for(input jsonb)
  LANGUAGE sql
  IMMUTABLE PARALLEL SAFE
 AS $function$ select case when (input ->> 'cascade')::boolean then 'exclusive' else 'shared' end $function$;
+
+CREATE OR REPLACE FUNCTION stratum.structure_of(operation text, input jsonb)
+ RETURNS text
+ LANGUAGE sql
+ IMMUTABLE PARALLEL SAFE
+AS $function$
+  select case
+    when operation in ('move_tenant', 'resume_tenant') then 'exclusive'
+    when operation in ('suspend_tenant', 'archive_tenant', 'delete_tenant') then stratum.structure_for(input)
+    when operation = 'delete_permission' then 'shared'
+    else 'none'
+  end
+$function$;
 
 CREATE OR REPLACE FUNCTION stratum.subdomain(slug text)
  RETURNS text

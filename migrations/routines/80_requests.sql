@@ -86,6 +86,44 @@ begin
   return done;
 end $$;
 --> statement-breakpoint
+-- The structure lock of an operation that can be shown, as the operation itself takes it.
+create or replace function stratum.structure_of(operation text, input jsonb) returns text
+language sql immutable parallel safe as $$
+  select case
+    when operation in ('move_tenant', 'resume_tenant') then 'exclusive'
+    when operation in ('suspend_tenant', 'archive_tenant', 'delete_tenant') then stratum.structure_for(input)
+    when operation = 'delete_permission' then 'shared'
+    else 'none'
+  end
+$$;
+--> statement-breakpoint
+-- Authorize an operation that is shown, or done as it was shown, and take its locks on all that it overwrites, before
+-- the state is read that it is compared with: what others do while this waits belongs to that state, or what was never
+-- shown would be done. The same locks in the same order, so that the operation itself takes no further one.
+create or replace function stratum.authorize_shown(operation text, actor jsonb, input jsonb) returns jsonb
+language plpgsql volatile set search_path = stratum, pg_temp as $$
+declare
+  who jsonb := stratum.authorize(operation, actor, input, stratum.structure_of(operation, input));
+  top uuid := (input ->> 'id')::uuid;
+  t tenants;
+begin
+  case
+    when operation in ('suspend_tenant', 'resume_tenant', 'archive_tenant', 'delete_tenant') then
+      perform from tenants p where p.id = (select c.parent_id from tenants c where c.id = top) for share;
+      perform from tenants c where c.id = top for no key update;
+    when operation in ('set_config', 'batch_set_config', 'delete_config', 'create_permission', 'update_permission', 'delete_permission') then
+      t := stratum.lock_active_tenant(who, top, 'an active tenant');
+      perform stratum.require_definitions(input);
+      perform stratum.lock_chain(top);
+      perform from permission_policies own join tenants d on d.id = own.tenant_id or operation = 'delete_permission'
+          and own.revocation_mode = 'CASCADE' and d.path > t.path and d.path < stratum.subtree_end(t.path)
+        join permission_policies p on p.tenant_id = d.id and p.key = own.key
+      where own.id = (input ->> 'policy_id')::uuid and own.tenant_id = top order by d.path for update of p;
+    when operation = 'move_tenant' then null; -- what it writes nobody else writes without the structure
+  end case;
+  return who;
+end $$;
+--> statement-breakpoint
 -- The tenants that an operation on one may change something for: it, all below, and what resumes with it, which
 -- may have moved elsewhere since; out of the caller's reach it answers as if it did not exist.
 create or replace function stratum.affected_tenants(who jsonb, top uuid) returns uuid[]
@@ -137,7 +175,7 @@ end $$;
 create or replace function stratum.dry_run(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 declare
-  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  who jsonb := stratum.authorize_shown(input ->> 'operation', actor, input -> 'input');
   affected uuid[];
   before jsonb;
   shown jsonb;
@@ -157,7 +195,7 @@ end $$;
 create or replace function stratum.run_if_match(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 declare
-  who jsonb := stratum.authorize(input ->> 'operation', actor, input -> 'input');
+  who jsonb := stratum.authorize_shown(input ->> 'operation', actor, input -> 'input');
   affected uuid[];
   before jsonb;
   done jsonb;
