@@ -92,6 +92,8 @@ export const sqlName = (id: string): string => id.replace(/[A-Z]/g, (letter) => 
 /**
  * What an operation would do to what effectively holds: `config` `{ value, locked }` and `permission` `{ value, mode }`
  * by key, `status`; null where nothing holds. Of secrets only whether they change: `{ sensitive: true, locked }`.
+ * Shown are the first 1,000 changes, or fewer where their values would take more than 4 MiB before or after; `total`
+ * and `version` stand for all.
  */
 export const Preview = z.object({
   changes: z.array(

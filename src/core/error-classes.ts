@@ -117,6 +117,8 @@ export const DatabaseBusyError = coded('DATABASE_BUSY', 'DatabaseBusyError')
 export const ServerUnreachableError = coded('SERVER_UNREACHABLE', 'ServerUnreachableError')
 /** VERSION_MISMATCH */
 export const VersionMismatchError = coded('VERSION_MISMATCH', 'VersionMismatchError')
+/** DRY_RUN_TOO_LARGE */
+export const DryRunTooLargeError = coded('DRY_RUN_TOO_LARGE', 'DryRunTooLargeError')
 /** MOMENT_BEFORE_TENANT */
 export const MomentBeforeTenantError = coded('MOMENT_BEFORE_TENANT', 'MomentBeforeTenantError')
 /** IDEMPOTENCY_KEY_REUSED */

@@ -70,6 +70,10 @@ export const CATALOGUE = {
   EXTERNAL_ID_TAKEN: [409, 'Tokens of this issuer mean another tenant by {external_id}. Delete it there first.'],
   EXTERNAL_IDS_FULL: [409, 'A tenant may have at most {maximum} external ids. Delete some first.'],
   VERSION_MISMATCH: [409, 'Something changed since this was shown, and it would do something else now. Ask for the dry run again.'],
+  DRY_RUN_TOO_LARGE: [
+    409,
+    'A dry run or If-Match compares at most {maximum} {what}, and here it would be more. Do it in parts (fewer keys, a tenant further down), or without.',
+  ],
   CONFIG_DEFINITION_CONFLICT: [409, 'Tenant {tenant_id} holds a value for {key} that this definition refuses: {reason}. Change the value or the definition.'],
   CONFIG_DEFINITIONS_CHANGED: [409, 'The config definitions changed meanwhile. Try again.'],
   PERMISSIONS_FULL: [409, 'A tenant may have at most {maximum_policies} permission policies. Delete some first.'],
@@ -88,7 +92,7 @@ export const CATALOGUE = {
   ],
   // 410, 413, 422
   TENANT_ARCHIVED: [410, 'This tenant is archived. An admin of its parent can resume it.'],
-  ANSWER_TOO_LARGE: [413, 'The answer would be too large. Ask for fewer at once with limit.'],
+  ANSWER_TOO_LARGE: [413, 'The answer would be too large. Ask for less at once, with limit where there is one.'],
   BODY_TOO_LARGE: [413, 'The body is larger than {maximum_bytes} bytes. Send less at once.'],
   CONFIG_INVALID: [422, 'The value for {key} does not fit its definition: {reason}.'],
   DOMAIN_NOT_ALLOWED: [422, 'This domain cannot be claimed: {reason}.'],

@@ -44,8 +44,8 @@ export function fromDriver(error: unknown): StratumError {
   const because = { cause: error }
   if (code === 'STRAT') return isErrorCode(message) ? stratumError(message, parseDetails(detail)) : stratumError('INTERNAL_ERROR', {}, because)
   if (isTransient(error) || code === '57014') return stratumError('DATABASE_BUSY', {}, because)
-  // Neon's own word for an answer over its limit.
-  if (message?.includes('HTTP status 507')) return stratumError('ANSWER_TOO_LARGE', {}, because)
+  // Neon's own word for an answer over its limit, and Postgres's for a value over its own.
+  if (code === '54000' || message?.includes('HTTP status 507')) return stratumError('ANSWER_TOO_LARGE', {}, because)
   if (!isSqlState(code) || isUnavailable(code)) return stratumError('DATABASE_UNAVAILABLE', {}, because)
   if (isOutdated(code)) return stratumError('DATABASE_OUTDATED', {}, because)
   return stratumError('INTERNAL_ERROR', {}, because)

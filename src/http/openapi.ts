@@ -153,7 +153,7 @@ function errorCodes(endpoint: Endpoint): ErrorCode[] {
   const codes = new Set<ErrorCode>([...EVERYWHERE, ...endpoint.errors])
   if (!endpoint.open) codes.add('AUTHENTICATION_REQUIRED')
   if (endpoint.position) codes.add('INVALID_CURSOR')
-  if (endpoint.preview) codes.add('VERSION_MISMATCH')
+  if (endpoint.preview) codes.add('VERSION_MISMATCH').add('DRY_RUN_TOO_LARGE')
   if (endpoint.method === 'POST') codes.add('IDEMPOTENCY_KEY_REUSED')
   // even an operation that takes no field reads a body, to refuse unknown ones
   if (endpoint.method !== 'GET' && endpoint.method !== 'DELETE') for (const code of WITH_BODY) codes.add(code)
