@@ -133,7 +133,13 @@ describe('all or nothing', () => {
     for (const size of [1, 2, 3]) {
       const slugs = Array.from({ length: size }, () => uniqueSlug('circle'))
       const circle = slugs.map((slug, at) => spec({ parent_slug: slugs[(at + 1) % size] ?? '' }, slug))
-      await expectNothing([good(), ...circle], 'TENANT_PARENT_NOT_IN_BATCH')
+      const hanging = spec({ parent_slug: slugs[0] ?? '' })
+      const error = await expectNothing([good(), hanging, ...circle], 'VALIDATION_FAILED')
+      // all are named that cannot be made, as each has its parent in the batch
+      for (const slug of [hanging.slug, ...slugs]) expect(error.message).toContain(slug)
+      expect(error.details).toMatchObject({ issues: [{ path: 'tenants', message: expect.stringContaining('under each other') }] })
+      const lost = spec({ parent_slug: uniqueSlug('nowhere') })
+      await expectNothing([...circle, lost], 'TENANT_PARENT_NOT_IN_BATCH')
     }
   })
 
