@@ -1329,7 +1329,9 @@ begin
   join jsonb_array_elements(stratum.shown_values(ran.differences -> 'listed', 3)) with ordinality as old (value, n) using (n)
   join jsonb_array_elements(new_values) with ordinality as new (value, n) using (n);
   return jsonb_build_object('changes', changes, 'total', ran.differences -> 'total', 'version', ran.differences -> 'version',
-    'truncated', (ran.differences ->> 'total')::integer > jsonb_array_length(changes));
+    'truncated', (ran.differences ->> 'total')::integer > jsonb_array_length(changes))
+    -- of what is judged part by part, the parts that would be refused
+    || case when ran.done ? 'results' then jsonb_build_object('refused', jsonb_path_query_array(ran.done -> 'results', '$[*] ? (exists (@.error))')) else '{}' end;
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.effective_state(top uuid, can_change jsonb, affected uuid[])

@@ -89,6 +89,9 @@ export type OutputOf<E extends Endpoint> = z.output<E['output']>
 /** The SQL function of an operation: `createTenant` → `create_tenant`. */
 export const sqlName = (id: string): string => id.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`)
 
+/** Why a part of what was asked is refused, where the rest is done. */
+export const Refusal = z.object({ code: z.string(), message: z.string(), details: z.record(z.string(), z.unknown()) })
+
 /**
  * What an operation would do to what effectively holds: `config` `{ value, locked }` and `permission` `{ value, mode }`
  * by key, `status`; null where nothing holds. Of secrets only whether they change: `{ sensitive: true, locked }`.
@@ -107,6 +110,8 @@ export const Preview = z.object({
   ),
   total: z.number().int(),
   truncated: z.boolean(),
+  /** Of a batch whose entries are judged each for itself, those that would be refused. */
+  refused: z.array(z.object({ key: z.string(), error: Refusal })).optional(),
   /** Sent back as `If-Match`, the operation does exactly this or answers VERSION_MISMATCH. */
   version: z.string(),
 })

@@ -111,9 +111,9 @@ export class Shaped {
 type Call = (input: object) => Promise<unknown>
 
 /** Ends a dry run where SQL has answered: what the process does with an answer of its own is for real runs. */
-class Shown extends Error {
-  readonly answer: unknown
-  constructor(answer: unknown) {
+export class Shown extends Error {
+  readonly answer: object
+  constructor(answer: object) {
     super('shown')
     this.answer = answer
   }
@@ -168,7 +168,7 @@ export function operation<E extends Endpoint>(endpoint: E, around: Around<E> = (
     async preview(services, actor, input) {
       try {
         await judged(services, actor, input, async (prepared) => {
-          throw new Shown(await services.db.call('dry_run', actor, { operation: name, input: prepared }))
+          throw new Shown((await services.db.call('dry_run', actor, { operation: name, input: prepared })) as object)
         })
       } catch (error) {
         if (error instanceof Shown) return Preview.parse(error.answer)

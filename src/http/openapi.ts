@@ -209,10 +209,15 @@ function runParameters(endpoint: Endpoint): Parameter[] {
     schema,
   })
   const preview = [
-    parameter('query', 'dry_run', 'true: answer what would change, `{ changes, total, truncated, version }`, and change nothing.', {
-      type: 'boolean',
-      default: false,
-    }),
+    parameter(
+      'query',
+      'dry_run',
+      'true: answer what would change, `{ changes, total, truncated, version }` and of a batch what is `refused`, and change nothing.',
+      {
+        type: 'boolean',
+        default: false,
+      },
+    ),
     parameter('header', 'If-Match', 'The version of a dry run: do exactly what it showed, or answer VERSION_MISMATCH.', { type: 'string' }),
   ]
   const once = parameter(

@@ -65,6 +65,39 @@ describe('a batch', () => {
     expect(values).toEqual({ zone: 'eu', theme: 'dark', token: 'hush', own: 'hush too', seats_more: null })
   })
 
+  it('says in its dry run what the real run then refuses, in the order it was asked', async () => {
+    const { root, mid } = await plantTree(admin, line)
+    await admin.setConfig({ id: root.id, key: 'theme', value: 'dark', locked: true })
+    const input = {
+      id: mid.id,
+      entries: [
+        { key: 'seats', value: 1.5 },
+        { key: 'zone', value: 'eu' },
+        { key: 'theme', value: 'light' },
+        { key: 'token', value: 'hush' },
+      ],
+    }
+    const before = await contents(installation.owner)
+    const shown = await admin.dryRun.batchSetConfig(input)
+    expect(await contents(installation.owner)).toEqual(before)
+    expect(shown.changes.map(({ tenant_id, key }) => [tenant_id === mid.id, key])).toEqual([
+      [true, 'token'],
+      [true, 'zone'],
+      [false, 'token'],
+      [false, 'zone'],
+    ])
+    expect(await installation.stratum.dryRun('batchSetConfig', input)).toEqual(shown)
+
+    const { results } = await admin.batchSetConfig(input, { ifMatch: shown.version })
+    expect(shown.refused).toEqual(results.filter(({ error }) => error))
+    expect(shown.refused?.map(({ key, error }) => [key, error.code])).toEqual([
+      ['seats', 'CONFIG_INVALID'],
+      ['theme', 'CONFIG_LOCKED'],
+    ])
+    expect((await admin.dryRun.batchSetConfig({ id: mid.id, entries: [{ key: 'zone', value: 'us' }] })).refused).toEqual([])
+    expect(await admin.dryRun.setConfig({ id: mid.id, key: 'zone', value: 'us' })).not.toHaveProperty('refused')
+  })
+
   it('answers alike of the embedded class', async () => {
     const { root } = await plantTree(admin, line)
     const answer = await installation.stratum.batchSetConfig(root.id, [

@@ -1,5 +1,5 @@
 import * as z from 'zod'
-import { endpoint, flag, page, paging, Uuid } from '../../core/endpoint.ts'
+import { endpoint, flag, page, paging, Refusal, Uuid } from '../../core/endpoint.ts'
 import { AnyJson, JsonObject, JsonValue, text } from '../../core/json.ts'
 
 /** `batch` is not a key: `PUT …/config/batch` is a route of its own. */
@@ -138,7 +138,7 @@ export const batchSetConfig = endpoint({
       z.object({
         key: z.string(),
         entry: ConfigEntry.optional(),
-        error: z.object({ code: z.string(), message: z.string(), details: z.record(z.string(), z.unknown()) }).optional(),
+        error: Refusal.optional(),
       }),
     ),
     succeeded: z.number().int(),

@@ -2,7 +2,7 @@ import { stratumError } from '../../core/error-classes.ts'
 import { type ErrorCode, type ErrorDetails, StratumError } from '../../core/errors.ts'
 import type { Json } from '../../core/json.ts'
 import type { SealedSecret, Secrets } from '../../crypto/envelope.ts'
-import { type Ask, operation, type Services } from '../operation.ts'
+import { type Ask, operation, type Services, Shown } from '../operation.ts'
 import * as contract from './contract.ts'
 import { compileSchema, fitEntry, type KnownDefinitions } from './definitions.ts'
 
@@ -61,14 +61,22 @@ export const batchSetConfig = operation(contract.batchSetConfig, (services, inpu
   withDefinitions(services, ask, async (known) => {
     const { fitting, misfits } = fitAll(known, input.entries, input.atomic)
     const entries = await Promise.all(fitting.map((entry) => seal(services.secrets, input.id, entry)))
-    const answer = (await call({ ...input, entries, definitions_version: known.version })) as BatchAnswer
-    services.secrets.confirm(input.id)
-    const written = new Map(answer.results.map((result) => [result.key, result]))
-    const results = input.entries.map(({ key }) => {
-      const { error = misfits.get(key), ...result } = written.get(key) ?? { key }
-      return error ? { ...result, error: { ...error, message: stratumError(error.code, error.details).message } } : result
-    })
-    return { results, succeeded: answer.succeeded, failed: answer.failed + misfits.size }
+    const inOrder = (answered: BatchAnswer['results']) => {
+      const written = new Map(answered.map((result) => [result.key, result]))
+      return input.entries.map(({ key }) => {
+        const { error = misfits.get(key), ...result } = written.get(key) ?? { key }
+        return error ? { ...result, error: { ...error, message: stratumError(error.code, error.details).message } } : result
+      })
+    }
+    try {
+      const answer = (await call({ ...input, entries, definitions_version: known.version })) as BatchAnswer
+      services.secrets.confirm(input.id)
+      return { results: inOrder(answer.results), succeeded: answer.succeeded, failed: answer.failed + misfits.size }
+    } catch (error) {
+      if (!(error instanceof Shown)) throw error
+      const { refused = [] } = error.answer as { refused?: BatchAnswer['results'] }
+      throw new Shown({ ...error.answer, refused: inOrder(refused).filter((result) => 'error' in result) })
+    }
   }),
 )
 
