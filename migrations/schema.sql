@@ -2936,7 +2936,7 @@ CREATE OR REPLACE FUNCTION stratum.require_comparable(top uuid, can_change jsonb
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 declare
-  maximum_entries constant bigint := 100000;
+  maximum_entries constant bigint := 50000;
   maximum_bytes constant bigint := 268435456;
   t tenants;
   entries bigint;

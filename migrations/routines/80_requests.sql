@@ -209,12 +209,12 @@ begin
   ) select * from held;
 end $$;
 --> statement-breakpoint
--- Refuse to compare more than a few seconds' work, for which an operation may hold the structure: 100,000 entries (a
+-- Refuse to compare more than a second or two of work, for which an operation may hold the structure: 50,000 entries (a
 -- tenant's status, or what it has of one key), whose values may take 256 MiB. Counting ends where that is passed.
 create or replace function stratum.require_comparable(top uuid, can_change jsonb, affected uuid[]) returns void
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 declare
-  maximum_entries constant bigint := 100000;
+  maximum_entries constant bigint := 50000;
   maximum_bytes constant bigint := 268435456;
   t tenants;
   entries bigint;
