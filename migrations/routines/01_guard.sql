@@ -107,6 +107,8 @@ create or replace function stratum_guard.enter(tenant_id uuid, seen_version bigi
 language plpgsql volatile as $$
 declare
   before text := pg_catalog.current_setting('app.current_tenant_id', true);
+  -- Which transaction this is, without giving it an id: a tenant that the session was given by hand is no entry of ours.
+  this text := extract(epoch from pg_catalog.now())::text;
   place stratum_guard.route;
   own_role name;
 begin
@@ -116,11 +118,12 @@ begin
   -- one transaction is one tenant's; and a session that was given a tenant by hand is not to be trusted
   if before <> '' and before <> $1::text then perform stratum_guard.fail('TENANT_MISMATCH'); end if;
   place := stratum_guard.admit($1, $2);
-  if before is null or before = '' then
+  if pg_catalog.current_setting('app.entered_at', true) is distinct from this then
     -- Rows that an earlier batch left on this session: cursors WITH HOLD, and temporary tables where a role may make them.
     execute 'close all';
     if pg_catalog.pg_my_temp_schema() <> 0 then discard temp; end if;
     perform pg_catalog.set_config('app.current_tenant_id', $1::text, true);
+    perform pg_catalog.set_config('app.entered_at', this, true);
   end if;
   if place.schema_name is not null and pg_catalog.to_regrole(stratum_guard.tenant_role($1)::text) is not null then
     own_role := stratum_guard.tenant_role($1);

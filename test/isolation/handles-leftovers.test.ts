@@ -123,6 +123,12 @@ describe('a cursor WITH HOLD', () => {
     await expect(byHandle(database, HELD, 'fetch all from held')).rejects.toMatchObject({ code: '34000' })
   })
 
+  it('is closed as well where the next tenant is named on the session, as no entry of ours', async () => {
+    await byHandle(gamma, HELD)
+    await app.query(`set app.current_tenant_id = '${beta?.id}'`)
+    await expect(byHandle(beta, 'fetch all from held')).rejects.toMatchObject({ code: '34000' })
+  })
+
   it('is closed as well where the next transaction is begun, and those of an open one are not', async () => {
     await byHandle(gamma, HELD)
     const handle = createTenantPool(app, () => beta?.id ?? '')
