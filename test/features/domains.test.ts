@@ -2,6 +2,7 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest'
 import { DomainProofs } from '../../src/auth/domain-proofs.ts'
 import { generateRingKey, parseKeyRing } from '../../src/crypto/key-ring.ts'
+import { claimableDomain } from '../../src/features/domains/canonical.ts'
 import type { Tenant } from '../../src/features/tenants/contract.ts'
 import type { StratumClient } from '../../src/sdk/client.ts'
 import { Stratum } from '../../src/stratum.ts'
@@ -214,6 +215,12 @@ describe('the embedded class', () => {
     await stratum.deleteDomain(t.acme.id, domain)
     await refusal(stratum.verifyDomain(t.acme.id, domain), 'DOMAIN_NOT_FOUND')
   })
+  it('of a host of the application that stands behind the gateway is refused: it would name nobody', () => {
+    const rules = { baseDomains: ['app.example'], apiHosts: [], appHosts: ['login.customer.example'], pathPrefix: '/t' }
+    expect(() => claimableDomain('Login.customer.example.', rules)).toThrow(expect.objectContaining({ code: 'DOMAIN_NOT_ALLOWED' }))
+    expect(claimableDomain('shop.customer.example', rules)).toBe('shop.customer.example')
+  })
+
   it('refuses the domains of the service where it is told of them', async () => {
     const { urls, neonEndpoint } = installation
     const own = new Stratum({

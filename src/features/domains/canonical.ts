@@ -18,11 +18,11 @@ export function canonicalDomain(given: string): string | null {
   return domain !== null && domain.length <= MAXIMUM_CHARACTERS && DOMAIN.test(domain) ? domain : null
 }
 
-function problemOf(given: string, domain: string | null, { baseDomains, apiHosts }: HostRules): string | null {
+function problemOf(given: string, domain: string | null, { baseDomains, apiHosts, appHosts }: HostRules): string | null {
   if (given.includes('*')) return 'it is a wildcard; claim each name by itself'
   if (domain === null) return 'it is not the name of a domain, such as shop.example.com, without scheme, port or path'
   if (baseDomains.some((base) => domain === base || domain.endsWith(`.${base}`))) return 'it is of this service itself'
-  return apiHosts.includes(domain) ? 'it is of this service itself' : null
+  return apiHosts.includes(domain) || appHosts?.includes(domain) ? 'it is of this service itself' : null
 }
 
 /** A domain in canonical form that may be claimed. @throws DOMAIN_NOT_ALLOWED with the reason */
