@@ -74,6 +74,9 @@ export function endpoint<O extends z.ZodType, P extends Shape = Empty, Q extends
   return { status: 200, reach: [], errors: [], ...rest, params, query, body }
 }
 
+/** Does an `Idempotency-Key` mean anything to it? Who needs no more than `read` changes nothing, and is answered as things are now. */
+export const isDoneOnce = ({ method, scope }: Endpoint): boolean => method === 'POST' && scope !== 'read'
+
 type Flatten<T> = { [K in keyof T]: T[K] }
 // zod types an object without members as Record<string, never>, which would forbid the other parts' members
 type Output<S extends Shape> = keyof S['shape'] extends never ? unknown : z.output<S>

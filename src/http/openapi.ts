@@ -1,6 +1,6 @@
 /** The OpenAPI 3.1 document, derived from the contracts that validate requests and answers. */
 import * as z from 'zod'
-import { type Endpoint, flag } from '../core/endpoint.ts'
+import { type Endpoint, flag, isDoneOnce } from '../core/endpoint.ts'
 import { CATALOGUE, type ErrorCode } from '../core/errors.ts'
 import { AnyJson, JsonValue } from '../core/json.ts'
 import { Scope } from '../core/scopes.ts'
@@ -154,7 +154,7 @@ function errorCodes(endpoint: Endpoint): ErrorCode[] {
   if (!endpoint.open) codes.add('AUTHENTICATION_REQUIRED')
   if (endpoint.position) codes.add('INVALID_CURSOR')
   if (endpoint.preview) codes.add('VERSION_MISMATCH').add('DRY_RUN_TOO_LARGE')
-  if (endpoint.method === 'POST') codes.add('IDEMPOTENCY_KEY_REUSED')
+  if (isDoneOnce(endpoint)) codes.add('IDEMPOTENCY_KEY_REUSED')
   // even an operation that takes no field reads a body, to refuse unknown ones
   if (endpoint.method !== 'GET' && endpoint.method !== 'DELETE') for (const code of WITH_BODY) codes.add(code)
   return (Object.keys(CATALOGUE) as ErrorCode[]).filter((code) => codes.has(code))
@@ -229,7 +229,7 @@ function runParameters(endpoint: Endpoint): Parameter[] {
       maxLength: 255,
     },
   )
-  return [...(endpoint.preview ? preview : []), ...(endpoint.method === 'POST' ? [once] : [])]
+  return [...(endpoint.preview ? preview : []), ...(isDoneOnce(endpoint) ? [once] : [])]
 }
 
 const CREDENTIALS = [{ bearer: [] }, { apiKey: [] }]

@@ -1,6 +1,6 @@
 /** How a request wants its operation run: shown and not done, done only as it was shown, or done once. */
 import type { Context } from 'hono'
-import type { Endpoint } from '../core/endpoint.ts'
+import { type Endpoint, isDoneOnce } from '../core/endpoint.ts'
 import { stratumError } from '../core/error-classes.ts'
 import type { RunOptions } from '../features/operation.ts'
 
@@ -22,9 +22,9 @@ export function readMinimumVersion(context: Context): string | undefined {
   return given
 }
 
-/** `Idempotency-Key` of a POST and `If-Match` of what can be shown. @throws INVALID_REQUEST */
+/** `Idempotency-Key` of a POST that changes something, and `If-Match` of what can be shown. @throws INVALID_REQUEST */
 export function readRunOptions(context: Context, endpoint: Endpoint): RunOptions {
-  const key = endpoint.method === 'POST' ? context.req.header('idempotency-key') : undefined
+  const key = isDoneOnce(endpoint) ? context.req.header('idempotency-key') : undefined
   const match = endpoint.preview ? context.req.header('if-match') : undefined
   if (key !== undefined && !/^[\x21-\x7e]{1,255}$/.test(key)) throw refuse('Idempotency-Key', 'must be 1 to 255 visible ASCII characters')
   if (key !== undefined && match !== undefined) throw refuse('If-Match', 'must not be sent with Idempotency-Key')

@@ -68,14 +68,6 @@ describe('a request sent again with its key', () => {
     expect(again).toBeGreaterThan(first ?? 0n)
   })
 
-  it('is answered no more than it was, a context too', async () => {
-    const { root } = await plantTree(admin, { root: null })
-    const headers = { 'idempotency-key': randomUUID() }
-    const first = await post('/resolve', { path: `/t/${root.slug}` }, headers)
-    expect(first.status).toBe(200)
-    expect((await post('/resolve', { path: `/t/${root.slug}` }, headers)).body).toEqual(first.body)
-  })
-
   it('is answered so even where it could not be done any more', async () => {
     const { root } = await plantTree(admin, { root: null })
     const key = once()
@@ -327,6 +319,39 @@ describe('the header', () => {
     const answer = await ask(installation.fetch, `/api/v1/tenants/${root.id}`, { apiKey, headers: { 'idempotency-key': 'two words' } })
     expect(answer.status).toBe(200)
     expect(await keptOf(key.idempotencyKey)).toEqual([])
+  })
+
+  it('means nothing to a POST that only reads: it is answered as things are now, and nothing of it is stored', async () => {
+    const { north, south, alpha } = await plantTree(admin, { root: null, north: 'root', south: 'root', alpha: 'north' })
+    const reader = await installation.clientFor(north.id, ['read'])
+    const resolve = (key = once()) => reader.resolve({ path: `/t/${alpha.slug}` }, key)
+    const key = once()
+    expect((await resolve(key)).tenant.name).toBe('alpha')
+    await admin.updateTenant({ id: alpha.id, name: 'Renamed' })
+    expect((await resolve(key)).tenant.name).toBe('Renamed')
+    await admin.suspendTenant({ id: alpha.id })
+    await refusal(resolve(key), 'TENANT_SUSPENDED')
+    await admin.resumeTenant({ id: alpha.id })
+    await admin.moveTenant({ id: alpha.id, new_parent_id: south.id })
+    await refusal(resolve(key), 'TENANT_NOT_FOUND')
+    expect((await reader.resolve({ path: `/t/${north.slug}` }, key)).tenant_id).toBe(north.id)
+    expect(await keptOf(key.idempotencyKey)).toEqual([])
+  })
+
+  it('stands for no answer of a read in the database either, as a Worker of the previous release asks there', async () => {
+    const { root } = await plantTree(admin, { root: null })
+    const actor = { credential: { type: 'embedded', actor_type: 'test', actor_id: 'reader' }, named: [], exposed: false }
+    const named = [{ source: 'path', tenant: root.slug }]
+    const read = (key: string) =>
+      sql('select stratum.run_once($1, $2) as context', [
+        JSON.stringify(actor),
+        JSON.stringify({ operation: 'resolve', input: { named }, key, input_hash: 'the same' }),
+      ])
+    const key = randomUUID()
+    expect(await read(key)).toMatchObject([{ context: { tenant: { status: 'active' } } }])
+    await admin.suspendTenant({ id: root.id })
+    await expect(read(key)).rejects.toThrow('TENANT_SUSPENDED')
+    expect(await keptOf(key)).toEqual([])
   })
 
   it('is remembered under the name of its operation, which is a POST', async () => {

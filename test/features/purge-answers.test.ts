@@ -86,7 +86,7 @@ describe('a purge', () => {
       'by its id, however it is spelled': (key) => admin.createPermission({ id: target.id.toUpperCase(), key: 'upper' }, key),
       'in the body': (key) => admin.createApiKey({ tenant_id: target.id, name: 'in the body' }, key),
       'by a principal of its own': (key) => own.createPermission({ id: child.id, key: 'p' }, key),
-      'in the answer alone': (key) => admin.resolve({ path: `/t/${target.slug}` }, key),
+      'in the answer alone': (key) => admin.createTenant({ slug: 'below_target', name: 'Below', parent_id: root.id }, key),
       'the tenant above': (key) => admin.createPermission({ id: root.id, key: 'p' }, key),
       'the tenant beside': (key) => admin.reorderTenant({ id: beside.id, position: 0 }, key),
     }
@@ -94,7 +94,8 @@ describe('a purge', () => {
     for (const [name, key] of keys) await asks[name]?.(key)
     for (const [name, key] of keys) expect(await kept(key), name).toBe(1)
     await admin.moveTenant({ id: child.id, new_parent_id: root.id })
-    await admin.purgeTenant({ id: target.id })
+    await admin.moveTenant({ id: (await admin.getTenantBySlug({ slug: 'below_target' })).id, new_parent_id: target.id })
+    await admin.purgeTenant({ id: target.id, subtree: true })
     const left: string[] = []
     for (const [name, key] of keys) if ((await kept(key)) > 0) left.push(name)
     expect(left).toEqual(['the tenant above', 'the tenant beside'])

@@ -117,6 +117,14 @@ describe('operations', () => {
     expect(operation('createTenant').requestBody?.required).toBe(true)
     expect(operation('updateTenant').requestBody?.required).toBe(false)
   })
+
+  test('name Idempotency-Key and its refusal on every POST but the one that only reads', () => {
+    const posts = operations.filter(({ method }) => method === 'post')
+    const without = posts.filter(({ operation }) => !operation.parameters?.some(({ name }) => name === 'Idempotency-Key'))
+    expect(without.map(({ operation }) => operation.operationId)).toEqual(['resolve'])
+    const refusing = operations.filter(({ operation }) => JSON.stringify(operation.responses).includes('IDEMPOTENCY_KEY_REUSED'))
+    expect(refusing).toEqual(posts.filter((post) => !without.includes(post)))
+  })
 })
 
 describe('schemas', () => {

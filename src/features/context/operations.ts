@@ -17,8 +17,6 @@ export const resolve = operation(contract.resolve, async (services, { host, path
   const asker = run.actor.credential
   const credential = token === undefined ? undefined : (tokens.known(token) ?? (await tokens.verify(token)))
   const input = { named, ...(credential === undefined ? {} : { credential }) }
-  // What is replayed says so; that is no part of a context.
-  if (run.options.idempotencyKey !== undefined) return call(input)
   // A server that was itself sent to a tenant's host reaches less: it is asked for anew.
   if (run.actor.named.length > 0) return asAnswered(await call(input))
   // Without a token nobody but the asker is known, who may be just such a user as one with a token: that is another question.
