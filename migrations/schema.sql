@@ -3765,7 +3765,7 @@ CREATE OR REPLACE FUNCTION stratum.stored_config_digest(keys jsonb)
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  return (select count(*) || ':' || coalesce(max(h.id), 0) from config_history h
+  return (select count(*) || ':' || coalesce(sum(hashint8extended(h.id, 0)), 0) from config_history h
     where h.tenant_id is not null and h.key in (select jsonb_array_elements_text(keys)));
 end $function$;
 

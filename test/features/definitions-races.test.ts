@@ -30,8 +30,7 @@ const put = (definitions: Definition[], options: { remove?: string[]; strict?: b
 const number = (key: string, more: Partial<Definition> = {}): Definition => ({ key, schema: { type: 'number' }, ...more })
 
 /** Another process of the same installation: it has definitions of its own in memory. */
-async function otherProcess(): Promise<StratumClient> {
-  const db = neonDatabase(installation.urls.control, { endpoint: installation.neonEndpoint })
+async function otherProcess(db = neonDatabase(installation.urls.control, { endpoint: installation.neonEndpoint })): Promise<StratumClient> {
   const services = { ...installation.services, db, definitions: new ConfigDefinitions() }
   const app = createApp({ services, version: 'test' })
   return createClient({ baseUrl: BASE, fetch: (request) => app.fetch(request), apiKey: await installation.apiKey(null) })
@@ -97,6 +96,34 @@ describe('a process that knows older definitions', () => {
     expect((await admin.listConfigDefinitions()).data).toEqual([])
     expect((await refusal(put([number('race')]), 'CONFIG_DEFINITION_CONFLICT')).details).toMatchObject({ tenant_id: root.id, key: 'race' })
     await admin.deleteConfig({ id: root.id, key: 'race' })
+  })
+
+  it('is seen also where a purge takes as many values as it brings, and another is newer', async () => {
+    const { root } = await plantTree(admin, line)
+    const { doomed, newer } = await plantTree(admin, { doomed: null, newer: null })
+    await admin.setConfig({ id: doomed.id, key: 'race', value: 5 })
+    const input = await inputOf(root.id, 'text')
+    const outcome = await whileOpen(
+      installation.owner,
+      (held) => held.query(write, input),
+      async (commit) => {
+        await admin.setConfig({ id: newer.id, key: 'race', value: 6 })
+        const { db } = installation.services
+        const putter = await otherProcess({
+          call: async (operation, ...rest) => {
+            if (operation === 'put_config_definitions') {
+              await commit()
+              await admin.purgeTenant({ id: doomed.id })
+            }
+            return db.call(operation, ...rest)
+          },
+        })
+        return putter.putConfigDefinitions({ definitions: [number('race')] }).catch((error: unknown) => error)
+      },
+    )
+    expect(outcome).toMatchObject({ code: 'CONFIG_DEFINITIONS_CHANGED' })
+    expect((await admin.listConfigDefinitions()).data).toEqual([])
+    for (const { id } of [root, newer]) await admin.deleteConfig({ id, key: 'race' })
   })
 
   it('waits for who puts new ones, and is then judged by these', async () => {
