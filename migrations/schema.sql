@@ -923,6 +923,22 @@ AS $function$
   select jsonb_build_object('key', e.key, 'value', e.value, 'locked', e.locked, 'sensitive', e.ciphertext is not null)
 $function$;
 
+CREATE OR REPLACE FUNCTION stratum.config_in_sight(config jsonb, of_path stratum.ltree, reach stratum.ltree)
+ RETURNS jsonb
+ LANGUAGE plpgsql
+ STABLE
+ SET search_path TO 'stratum', 'pg_temp'
+AS $function$
+begin
+  return (
+    select coalesce(jsonb_object_agg(e.key, case
+      when e.value ->> 'source_tenant_id' is null or exists (
+        select from tenants a where a.id = (e.value ->> 'source_tenant_id')::uuid
+          and (stratum.within(a.path, reach) or stratum.within(of_path, a.path))) then e.value
+      else e.value - 'sealed' || '{"value": null, "sensitive": true, "source_tenant_id": null}' end), '{}')
+    from jsonb_each(config) as e);
+end $function$;
+
 CREATE OR REPLACE FUNCTION stratum.config_levels(of_path stratum.ltree, resolved jsonb, reach stratum.ltree)
  RETURNS jsonb
  LANGUAGE plpgsql
@@ -3260,7 +3276,8 @@ begin
   if input ->> 'at' is null then
     config := stratum.resolved_config(t.id, t.path, (input ->> 'reveal')::boolean);
   elsif exists (select from stratum.lineage_at(t.id, (input ->> 'at')::timestamptz)) then
-    config := stratum.resolved_config_at(t.id, (input ->> 'at')::timestamptz, (input ->> 'reveal')::boolean);
+    config := stratum.config_in_sight(
+      stratum.resolved_config_at(t.id, (input ->> 'at')::timestamptz, (input ->> 'reveal')::boolean), t.path, (who ->> 'path')::ltree);
   else
     perform stratum.fail('MOMENT_BEFORE_TENANT', jsonb_build_object('at', input -> 'at', 'created_at', stratum.iso(t.created_at)));
   end if;

@@ -170,7 +170,8 @@ begin
   if input ->> 'at' is null then
     config := stratum.resolved_config(t.id, t.path, (input ->> 'reveal')::boolean);
   elsif exists (select from stratum.lineage_at(t.id, (input ->> 'at')::timestamptz)) then
-    config := stratum.resolved_config_at(t.id, (input ->> 'at')::timestamptz, (input ->> 'reveal')::boolean);
+    config := stratum.config_in_sight(
+      stratum.resolved_config_at(t.id, (input ->> 'at')::timestamptz, (input ->> 'reveal')::boolean), t.path, (who ->> 'path')::ltree);
   else
     perform stratum.fail('MOMENT_BEFORE_TENANT', jsonb_build_object('at', input -> 'at', 'created_at', stratum.iso(t.created_at)));
   end if;

@@ -38,6 +38,20 @@ begin
     ) as r);
 end $$;
 --> statement-breakpoint
+-- Config of a past moment as it may be shown now: an entry of a tenant that is neither within reach nor above any more
+-- shows as a secret that is not revealed, and as nobody's. Whoever a tenant was moved to never saw what held above it.
+create or replace function stratum.config_in_sight(config jsonb, of_path stratum.ltree, reach stratum.ltree) returns jsonb
+language plpgsql stable set search_path = stratum, pg_temp as $$
+begin
+  return (
+    select coalesce(jsonb_object_agg(e.key, case
+      when e.value ->> 'source_tenant_id' is null or exists (
+        select from tenants a where a.id = (e.value ->> 'source_tenant_id')::uuid
+          and (stratum.within(a.path, reach) or stratum.within(of_path, a.path))) then e.value
+      else e.value - 'sealed' || '{"value": null, "sensitive": true, "source_tenant_id": null}' end), '{}')
+    from jsonb_each(config) as e);
+end $$;
+--> statement-breakpoint
 -- By key, every level on a path that sets it, root first, and why it won or did not: topmost_lock, nearest,
 -- shadowed (below a lock) or overridden (from below, or by the lock). Of levels above the caller's reach only
 -- the winning ones show more than id and depth, as their values are the tenant's own anyway.

@@ -206,6 +206,45 @@ describe('config at a past moment', () => {
     await refusal(reader.resolveConfig({ id: leaf.id, at: first, reveal: true }), 'SCOPE_REQUIRED')
   })
 
+  it('hides what a tenant set that is neither within reach nor above any more', async () => {
+    const { north, south, alpha, root } = await plantTree(admin, { root: null, north: 'root', south: 'root', alpha: 'north' })
+    await admin.setConfig({ id: root.id, key: 'above', value: 'root', sensitive: true })
+    await admin.setConfig({ id: north.id, key: 'secret', value: 'north', sensitive: true, locked: true })
+    await admin.setConfig({ id: north.id, key: 'plain', value: 'north' })
+    await admin.setConfig({ id: alpha.id, key: 'own', value: 'alpha', sensitive: true })
+    const at = await moment()
+    await admin.moveTenant({ id: alpha.id, new_parent_id: south.id })
+
+    const hidden = { value: null, source_tenant_id: null, inherited: true, sensitive: true }
+    const open = { sensitive: true, locked: false }
+    for (const reader of [await installation.clientFor(south.id), await installation.clientFor(alpha.id)]) {
+      const { config } = await reader.resolveConfig({ id: alpha.id, at, reveal: true })
+      expect(config).toEqual({
+        above: { ...open, key: 'above', value: 'root', source_tenant_id: root.id, inherited: true },
+        secret: { ...hidden, key: 'secret', locked: true },
+        plain: { ...hidden, key: 'plain', locked: false },
+        own: { ...open, key: 'own', value: 'alpha', source_tenant_id: alpha.id, inherited: false },
+      })
+      expect((await reader.resolveConfig({ id: alpha.id, at })).config).toMatchObject({ secret: { ...hidden, locked: true }, plain: hidden })
+    }
+    const { rows } = await installation.owner.query<{ payload: string }>(
+      `select payload from stratum.audit_entries where tenant_id = $1 and payload like '%config.revealed%'`,
+      [alpha.id],
+    )
+    for (const { payload } of rows) {
+      const { secrets } = (JSON.parse(payload) as { after: { secrets: Array<{ key: string }> } }).after
+      expect(secrets.map(({ key }) => key).sort()).toEqual(['above', 'own'])
+    }
+    expect(rows).toHaveLength(2)
+    // who reaches it, and who has it above again, sees it as it was
+    const seen = { secret: { value: 'north', source_tenant_id: north.id }, plain: { value: 'north', source_tenant_id: north.id } }
+    for (const reader of [admin, await installation.clientFor(root.id)]) {
+      expect((await reader.resolveConfig({ id: alpha.id, at, reveal: true })).config).toMatchObject(seen)
+    }
+    await admin.moveTenant({ id: alpha.id, new_parent_id: north.id })
+    expect((await (await installation.clientFor(alpha.id)).resolveConfig({ id: alpha.id, at, reveal: true })).config).toMatchObject(seen)
+  })
+
   it('begins when the tenant does, to the millisecond, and a change counts from the one it is told by', async () => {
     const { root } = await plantTree(admin, tree)
     await moment()

@@ -12,7 +12,7 @@ export const ConfigKey = z
 export const ConfigEntry = z.object({
   key: z.string(),
   value: AnyJson,
-  /** Who sets it; null for the default of its definition. */
+  /** Who sets it; null for the default of its definition, and at a past moment for a tenant neither within reach nor above now, whose entry shows as a secret. */
   source_tenant_id: z.uuid().nullable(),
   inherited: z.boolean(),
   locked: z.boolean(),
@@ -96,7 +96,9 @@ export const resolveConfig = endpoint({
   params: id,
   query: z.strictObject({
     reveal: flag.default(false),
-    at: Moment.optional().describe('What held at this moment, with the tree and the defaults of then.'),
+    at: Moment.optional().describe(
+      'What held at this moment, with the tree and the defaults of then. What a tenant set that is neither within reach nor above it now shows as an unrevealed secret without a source.',
+    ),
   }),
   output: z.object({ config: z.record(z.string(), ConfigEntry) }),
   errors: ['TENANT_NOT_FOUND', 'MASTER_KEY_MISSING', 'MOMENT_BEFORE_TENANT'],
