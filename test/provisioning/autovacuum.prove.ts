@@ -6,9 +6,6 @@ import { movedTables } from '../../src/provisioning/move/tables.ts'
 import { OwnServer } from '../support/own-server.ts'
 import { untilWaiting } from '../support/waiting.ts'
 
-// A server starts and stops here, and a worker of autovacuum is waited for, which comes once a second.
-vi.setConfig({ testTimeout: 60_000, hookTimeout: 60_000 })
-
 const TENANT = '00000000-0000-7000-8000-000000000001'
 const MOVE = '00000000-0000-7000-8000-000000000002'
 const column = (name: string, type: string) => ({ name, type, generated: false, identity: null })
