@@ -2516,7 +2516,7 @@ begin
       select t.id from tenants t where t.path >= new.path and t.path < stratum.subtree_end(new.path) order by t.path))),
     jsonb_build_array(jsonb_build_array('subtree', old.path), jsonb_build_array('subtree', new.path))
       -- what an issuer calls a tenant counts within the issuer's reach alone, so its names mean others after a move; and of
-      -- several issuers of one name another may be the one bound highest
+      -- several issuers of one name another may be the one that counts
       || (select coalesce(jsonb_agg(distinct jsonb_build_array('issuer', named.issuer)), '[]') from tenants t
           cross join lateral (select e.issuer from tenant_external_ids e where e.tenant_id = t.id
             union select i.issuer from issuers i where i.tenant_id = t.id) as named
@@ -2815,9 +2815,12 @@ CREATE OR REPLACE FUNCTION stratum.read_issuer(actor jsonb, input jsonb)
 AS $function$
 begin
   return (
-    select stratum.issuer_json(i) - 'created_at' from issuers i left join tenants t on t.id = i.tenant_id
-    where i.issuer = input ->> 'issuer' and i.audience = any (array(select jsonb_array_elements_text(input -> 'audiences')))
-    order by coalesce(nlevel(t.path), 0), i.id limit 1);
+    with fitting as (
+      select i.id, t.path from issuers i left join tenants t on t.id = i.tenant_id
+      where i.issuer = input ->> 'issuer' and i.audience = any (array(select jsonb_array_elements_text(input -> 'audiences')))),
+    first as (select f.path from fitting f order by f.id limit 1)
+    select stratum.issuer_json(i) - 'created_at' from first, fitting f join issuers i using (id)
+    where stratum.within(first.path, f.path) order by coalesce(nlevel(f.path), 0), f.id limit 1);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.read_stored_config(actor jsonb, input jsonb)

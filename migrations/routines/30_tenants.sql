@@ -271,7 +271,7 @@ begin
       select t.id from tenants t where t.path >= new.path and t.path < stratum.subtree_end(new.path) order by t.path))),
     jsonb_build_array(jsonb_build_array('subtree', old.path), jsonb_build_array('subtree', new.path))
       -- what an issuer calls a tenant counts within the issuer's reach alone, so its names mean others after a move; and of
-      -- several issuers of one name another may be the one bound highest
+      -- several issuers of one name another may be the one that counts
       || (select coalesce(jsonb_agg(distinct jsonb_build_array('issuer', named.issuer)), '[]') from tenants t
           cross join lateral (select e.issuer from tenant_external_ids e where e.tenant_id = t.id
             union select i.issuer from issuers i where i.tenant_id = t.id) as named

@@ -9,14 +9,18 @@ language sql immutable parallel safe as $$
 $$;
 --> statement-breakpoint
 -- For the process that verifies a token, so before anybody is known: of the issuers that tokens of these audiences may
--- be of, the one bound highest in the tree, so that no tenant shadows one above it. Input: { issuer, audiences }.
+-- be of, the first that was stored, or the highest of those bound above it. So no tenant shadows one above it, and none
+-- takes the tokens of another branch by storing one later, however high it is itself. Input: { issuer, audiences }.
 create or replace function stratum.read_issuer(actor jsonb, input jsonb) returns jsonb
 language plpgsql volatile security definer set search_path = stratum, pg_temp as $$
 begin
   return (
-    select stratum.issuer_json(i) - 'created_at' from issuers i left join tenants t on t.id = i.tenant_id
-    where i.issuer = input ->> 'issuer' and i.audience = any (array(select jsonb_array_elements_text(input -> 'audiences')))
-    order by coalesce(nlevel(t.path), 0), i.id limit 1);
+    with fitting as (
+      select i.id, t.path from issuers i left join tenants t on t.id = i.tenant_id
+      where i.issuer = input ->> 'issuer' and i.audience = any (array(select jsonb_array_elements_text(input -> 'audiences')))),
+    first as (select f.path from fitting f order by f.id limit 1)
+    select stratum.issuer_json(i) - 'created_at' from first, fitting f join issuers i using (id)
+    where stratum.within(first.path, f.path) order by coalesce(nlevel(f.path), 0), f.id limit 1);
 end $$;
 --> statement-breakpoint
 -- Input: { tenant_id, issuer, audience, settings, of_environment }. Without a tenant the issuer is bound to the caller's

@@ -82,6 +82,21 @@ describe('a token of a stored issuer', () => {
     const token = await own.token({ tenant: t.apex.id }, { audience: ['of alpha', 'of all'] })
     expect((await contextOf(token)).body).toMatchObject({ tenant_id: t.apex.id })
   })
+  it('for several audiences is of the first that was stored, and of one above that: no tenant of another branch takes it', async () => {
+    const own = ownIssuer()
+    const audiences = ['of alpha', 'of apex', 'of acme']
+    const meant = async (claims = {}) => (await contextOf(await own.token(claims, { audience: audiences }), {}, otherProcess())).body
+    const store = (tenant_id: string, audience: string | undefined) => global.createIssuer(own.fields({ tenant_id, audience: String(audience) }))
+    await store(t.alpha.id, audiences[0])
+    // higher in its tree than alpha is in that of acme, with the keys that alpha's provider publishes
+    const apex = await installation.clientFor(t.apex.id)
+    await apex.createIssuer(own.fields({ audience: 'of apex' }))
+    expect(await meant()).toMatchObject({ tenant_id: t.alpha.id })
+    expect(await meant({ tenant: t.alpha.slug })).toMatchObject({ tenant_id: t.alpha.id })
+    // one above alpha counts before it, whoever else has one of that name meanwhile
+    await store(t.acme.id, audiences[2])
+    expect(await meant()).toMatchObject({ tenant_id: t.acme.id })
+  })
   it('is never judged by a stored issuer where one of the environment fits', async () => {
     const [theirs, ours] = [ownIssuer(), ownIssuer()]
     const twin = ownIssuer(ours.name)

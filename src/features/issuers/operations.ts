@@ -25,7 +25,8 @@ export const createIssuer = operation(contract.createIssuer, async ({ tokens }, 
 })
 
 export const deleteIssuer = operation(contract.deleteIssuer, async ({ tokens }, input, call) => {
-  const deleted = await call(input)
+  const deleted = (await call(input)) as contract.Issuer
   tokens.forget(input.id)
+  tokens.forgetNamed(deleted.issuer)
   return deleted
 })
