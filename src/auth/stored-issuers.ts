@@ -147,7 +147,9 @@ export class StoredIssuers {
     if (known) return known
     const parsed = this.#schema.safeParse(fields)
     if (!parsed.success) return null
-    const trusted = { id, issuer: parsed.data, keys: this.#options.open(parsed.data) }
+    // without the keys as they are stored, which may carry much that verifying does not need
+    const { keys: _, ...issuer } = parsed.data
+    const trusted = { id, issuer, keys: this.#options.open(parsed.data) }
     this.#trusted.set(id, trusted)
     return trusted
   }

@@ -1,7 +1,7 @@
 /** Reads the context that the gateway signed, without asking anybody but for its public keys. */
 import { errors, jwtVerify } from 'jose'
 import * as z from 'zod'
-import { Jwk } from '../auth/jwk.ts'
+import { type Algorithm, Jwk } from '../auth/jwk.ts'
 import { keysOf } from '../auth/key-sets.ts'
 import { networkOf } from '../auth/network.ts'
 import { stratumError } from '../core/error-classes.ts'
@@ -10,7 +10,7 @@ import { CONTEXT_TYPE } from '../gateway/context-token.ts'
 import { type RequestTenant, tenantOfClaims } from './request-tenant.ts'
 
 /** What the gateway signs with. */
-const ALGORITHMS = ['EdDSA', 'ES256']
+const ALGORITHMS: Algorithm[] = ['EdDSA', 'ES256']
 /** Seconds that the clocks of gateway and app may be apart. */
 const DEFAULT_CLOCK_TOLERANCE = 5
 const MAXIMUM_CLOCK_TOLERANCE = 60
@@ -67,8 +67,8 @@ function givenKeys(keys: unknown): Jwk[] {
 function keySource({ jwks, fetch: fetcher, now = () => Date.now() }: ContextReaderOptions) {
   // Workers refuse a fetch that is called as a method of something else.
   const beside = { fetch: fetcher ?? ((input: RequestInfo | URL, init?: RequestInit) => fetch(input, init)), now }
-  if (typeof jwks === 'string' || jwks instanceof URL) return keysOf({ jwks_uri: urlOfKeys(String(jwks)) }, beside)
-  return keysOf({ keys: givenKeys('keys' in jwks ? jwks.keys : jwks) }, beside)
+  if (typeof jwks === 'string' || jwks instanceof URL) return keysOf({ jwks_uri: urlOfKeys(String(jwks)), algorithms: ALGORITHMS }, beside)
+  return keysOf({ keys: givenKeys('keys' in jwks ? jwks.keys : jwks), algorithms: ALGORITHMS }, beside)
 }
 
 /** In words, and without a cause: these errors carry the payload, which is nothing for a log. */

@@ -103,6 +103,17 @@ describe('a published key set', () => {
     expect(await failure(verifier())).toBeInstanceOf(TokenInvalidError)
   })
 
+  it('is kept without what fits no algorithm of the issuer, and without what verifying does not need', async () => {
+    const cloned = vi.spyOn(globalThis, 'structuredClone')
+    const key = publicJwk('P-256', { kid: 'a', alg: 'ES256', use: 'sig', key_ops: ['verify'] })
+    const others = [{}, publicJwk('P-256', { kid: 'b', alg: 'ES384' }), publicJwk('P-256', { kid: 'c', use: 'enc' }), { kty: 'new', kid: 'd' }]
+    answer = set({ ...key, x5c: ['x'.repeat(1_000)], more: Array.from({ length: 100 }, () => ({})) }, ...others)
+    expect(await verifier().verify(signed())).toBeTruthy()
+    const { crv, x, y } = publicJwk('P-256') as Record<string, unknown>
+    expect(cloned.mock.calls).toEqual([[{ keys: [{ kty: 'EC', kid: 'a', alg: 'ES256', crv, x, y }] }]])
+    cloned.mockRestore()
+  })
+
   it('of a small RSA key verifies nothing', async () => {
     const small = generateKeyPairSync('rsa', { modulusLength: 1024 })
     answer = set({ ...small.publicKey.export({ format: 'jwk' }), kid: 'a' })
@@ -129,6 +140,7 @@ describe('a key set that cannot be had', () => {
     ['bytes that are not UTF-8', (_, response) => void response.end(Buffer.from('{"keys":[],"x":"\xff"}', 'latin1'))],
     ['JSON that is no key set', json([])],
     ['keys that are not objects', json({ keys: [1] })],
+    ['more than a hundred keys', set(publicJwk('P-256', { kid: 'a' }), ...Array.from({ length: 100 }, () => ({})))],
     [
       'half of a key set, then silence',
       (_, response) => {
@@ -141,11 +153,11 @@ describe('a key set that cannot be had', () => {
     await unreachable()
   })
 
-  it('is larger than 256 KiB, however it says so', async () => {
+  it('is larger than 64 KiB, however it says so', async () => {
     const padded = (size: number) => JSON.stringify({ keys: [publicJwk('P-256', { kid: 'a' })] }).padEnd(size, ' ')
-    answer = (_, response) => void response.end(padded(262_144))
+    answer = (_, response) => void response.end(padded(65_536))
     expect(await verifier().verify(signed())).toBeTruthy()
-    answer = (_, response) => void response.end(padded(262_145))
+    answer = (_, response) => void response.end(padded(65_537))
     await unreachable()
     let ended = false
     answer = (_, response) => {
