@@ -1051,6 +1051,7 @@ begin
   if who ->> 'expires_at' is not null then perform stratum.fail('ISSUER_OUTLIVES_KEY'); end if;
   if bound_to is not null then perform stratum.lock_active_tenant(who, bound_to, 'an active tenant'); end if;
   perform stratum.lock_chain(coalesce(bound_to, stratum.system_chain()));
+  if (select count(*) from issuers i where i.tenant_id = bound_to) >= 100 then perform stratum.fail('ISSUERS_FULL', '{"maximum": 100}'); end if;
   if not (input ->> 'of_environment')::boolean then
     insert into issuers (id, tenant_id, issuer, audience, settings)
     values (stratum.uuid_v7(), bound_to, input ->> 'issuer', input ->> 'audience', settings)

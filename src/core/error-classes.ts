@@ -155,6 +155,8 @@ export const IssuerOutlivesKeyError = coded('ISSUER_OUTLIVES_KEY', 'IssuerOutliv
 export const IssuerNotFoundError = coded('ISSUER_NOT_FOUND', 'IssuerNotFoundError')
 /** ISSUER_EXISTS */
 export const IssuerExistsError = coded('ISSUER_EXISTS', 'IssuerExistsError')
+/** ISSUERS_FULL */
+export const IssuersFullError = coded('ISSUERS_FULL', 'IssuersFullError')
 /** EXTERNAL_ID_NOT_FOUND */
 export const ExternalIdNotFoundError = coded('EXTERNAL_ID_NOT_FOUND', 'ExternalIdNotFoundError')
 /** EXTERNAL_ID_TAKEN */

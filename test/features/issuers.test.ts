@@ -5,7 +5,7 @@ import type { StratumClient } from '../../src/sdk/client.ts'
 import { ask, expectRefusal } from '../support/answers.ts'
 import { AUDIENCE, createInstallation, type Installation, ISSUER } from '../support/installation.ts'
 import { ownIssuer } from '../support/issuers.ts'
-import { idsOf, plantTree, refusal, walk } from '../support/tree.ts'
+import { idsOf, plantTree, refusal, uniqueSlug, walk } from '../support/tree.ts'
 
 let installation: Installation
 let t: Record<'acme' | 'north' | 'alpha' | 'south' | 'off' | 'apex', Tenant>
@@ -51,6 +51,22 @@ describe('an issuer', () => {
     await refusal(global.createIssuer(ownIssuer(ISSUER, AUDIENCE).fields()), 'ISSUER_EXISTS')
     const other = await global.createIssuer(ownIssuer(ISSUER, 'another').fields())
     await global.deleteIssuer({ id: other.id })
+  })
+  it('is one of a hundred to a tenant at most', async () => {
+    const full = await global.createTenant({ slug: uniqueSlug('full'), name: 'Full', parent_id: t.north.id })
+    const store = () => north.createIssuer(ownIssuer().fields({ tenant_id: full.id }))
+    const first = await store()
+    await installation.owner.query(
+      `insert into stratum.issuers (id, tenant_id, issuer, audience, settings)
+       select stratum.uuid_v7(), tenant_id, issuer, 'filler ' || n, settings from stratum.issuers, generate_series(1, 98) as n where id = $1`,
+      [first.id],
+    )
+    const outcomes = await Promise.all([1, 2, 3].map(() => store().catch((error: { code: string }) => error.code)))
+    expect(outcomes.filter((outcome) => outcome === 'ISSUERS_FULL')).toHaveLength(2)
+    expect((await refusal(store(), 'ISSUERS_FULL')).details).toMatchObject({ maximum: 100 })
+    await north.createIssuer(ownIssuer().fields())
+    await north.deleteIssuer({ id: first.id })
+    await store()
   })
   it('of two who store it at once is stored by one', async () => {
     const own = ownIssuer()

@@ -34,7 +34,7 @@ export const createIssuer = endpoint({
   body: z.strictObject(issuerFields),
   status: 201,
   output: Issuer,
-  errors: ['TENANT_NOT_FOUND', 'TENANT_INVALID_STATE', 'GLOBAL_ADMIN_REQUIRED', 'SCOPE_ESCALATION', 'ISSUER_OUTLIVES_KEY', 'ISSUER_EXISTS'],
+  errors: ['TENANT_NOT_FOUND', 'TENANT_INVALID_STATE', 'GLOBAL_ADMIN_REQUIRED', 'SCOPE_ESCALATION', 'ISSUER_OUTLIVES_KEY', 'ISSUERS_FULL', 'ISSUER_EXISTS'],
 })
 
 export const listIssuers = endpoint({
