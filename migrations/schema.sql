@@ -2740,8 +2740,9 @@ CREATE OR REPLACE FUNCTION stratum.reaches_issuers(who jsonb, named text, of_env
  SET search_path TO 'stratum', 'pg_temp'
 AS $function$
 begin
-  return who ->> 'top' is null or not of_environment and exists (select from issuers i where i.issuer = named)
-    and not exists (select from issuers i left join tenants t on t.id = i.tenant_id where i.issuer = named and not stratum.reaches(who, t.path));
+  return who ->> 'top' is null or not of_environment and (
+    select coalesce(bool_or(stratum.within(t.path, top.path)) and bool_and(stratum.within(t.path, top.path) or not stratum.within(top.path, t.path)), false)
+    from tenants top, issuers i left join tenants t on t.id = i.tenant_id where top.id = (who ->> 'top')::uuid and i.issuer = named);
 end $function$;
 
 CREATE OR REPLACE FUNCTION stratum.reactivate(who jsonb, t stratum.tenants)

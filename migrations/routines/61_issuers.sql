@@ -114,13 +114,15 @@ begin
       and stratum.within(t.path, issuer_path) and stratum.within(issuer_path, mapper.path));
 end $$;
 --> statement-breakpoint
--- True for who reaches every issuer of a name: what its tokens mean is theirs to say. Where there is none yet, where one
--- is bound to no tenant or is the environment's, that is a global admin.
+-- True for who may say what tokens of issuers of a name mean: who reaches one of them, where none is bound above them.
+-- Where there is none yet, where one is bound to no tenant or is the environment's, that is a global admin. Those of other
+-- branches do not count: what is mapped here means nothing to them, and anybody may store one.
 create or replace function stratum.reaches_issuers(who jsonb, named text, of_environment boolean) returns boolean
 language plpgsql volatile set search_path = stratum, pg_temp as $$
 begin
-  return who ->> 'top' is null or not of_environment and exists (select from issuers i where i.issuer = named)
-    and not exists (select from issuers i left join tenants t on t.id = i.tenant_id where i.issuer = named and not stratum.reaches(who, t.path));
+  return who ->> 'top' is null or not of_environment and (
+    select coalesce(bool_or(stratum.within(t.path, top.path)) and bool_and(stratum.within(t.path, top.path) or not stratum.within(top.path, t.path)), false)
+    from tenants top, issuers i left join tenants t on t.id = i.tenant_id where top.id = (who ->> 'top')::uuid and i.issuer = named);
 end $$;
 --> statement-breakpoint
 create or replace function stratum.list_external_ids(actor jsonb, input jsonb) returns jsonb

@@ -106,16 +106,28 @@ describe('a slug that is another tenant’s external id', () => {
 describe('who may map', () => {
   const map = (client: StratumClient, tenant: Tenant, issuer: string, external_id = uniqueSlug('org')) =>
     client.setExternalId({ id: tenant.id, issuer, external_id })
-  it('is who reaches every issuer of that name', async () => {
+  it('is who reaches an issuer of that name, where none is bound above them', async () => {
     const own = await stored(t.acme.id)
     await refusal(map(north, t.alpha, own.name), 'GLOBAL_ADMIN_REQUIRED')
+    await stored(t.north.id, own.name, 'of north')
+    await refusal(map(north, t.alpha, own.name), 'GLOBAL_ADMIN_REQUIRED')
+    await refusal(map(apex, t.apex, own.name), 'GLOBAL_ADMIN_REQUIRED')
     expect((await map(acme, t.alpha, own.name)).reach_tenant_id).toBe(t.acme.id)
-    const shared = await stored(t.north.id)
-    await map(north, t.alpha, shared.name)
-    await stored(t.apex.id, shared.name, 'of apex')
-    await refusal(map(north, t.alpha, shared.name), 'GLOBAL_ADMIN_REQUIRED')
-    await refusal(map(apex, t.apex, shared.name), 'GLOBAL_ADMIN_REQUIRED')
-    await map(global, t.alpha, shared.name)
+  })
+  it('goes on being who did, though a tenant of another branch stores an issuer of that name, and neither maps for the other', async () => {
+    const own = await stored(t.north.id)
+    const stranger = ownIssuer(own.name, 'of apex')
+    await apex.createIssuer(stranger.fields())
+    await map(north, t.alpha, own.name, 'org_theirs')
+    await map(apex, t.apex, own.name, 'org_strange')
+    expect(await meant(await own.token({ tenant: 'org_theirs' }))).toBe(t.alpha.id)
+    expect(await meant(await stranger.token({ tenant: 'org_strange' }))).toBe(t.apex.id)
+    expect(await meant(await own.token({ tenant: 'org_strange' }))).toBe(NOBODY)
+    expect(await meant(await stranger.token({ tenant: 'org_theirs' }))).toBe(NOBODY)
+    // one id, one tenant: whoever comes second is refused
+    await refusal(map(apex, t.apex, own.name, 'org_theirs'), 'EXTERNAL_ID_TAKEN')
+    await refusal(apex.deleteExternalId({ id: t.alpha.id, issuer: own.name, external_id: 'org_theirs' }), 'TENANT_NOT_FOUND')
+    await north.deleteExternalId({ id: t.alpha.id, issuer: own.name, external_id: 'org_theirs' })
   })
   it('is a global admin for one that is bound to none, is of the environment or is not there yet', async () => {
     for (const issuer of [(await stored(null)).name, ISSUER, 'https://not-there-yet.test']) {

@@ -38,7 +38,7 @@ export const setExternalId = endpoint({
   method: 'PUT',
   path,
   tag,
-  summary: 'Say what the tokens of an issuer call a tenant; needs reach of every issuer of that name, and for a shared one a global admin',
+  summary: 'Say what the tokens of an issuer call a tenant; needs reach of an issuer of that name, and of any that is bound above',
   scope: 'admin',
   reach,
   params: id,
