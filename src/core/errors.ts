@@ -66,7 +66,7 @@ export const CATALOGUE = {
   TENANT_CYCLE_DETECTED: [409, 'A tenant cannot move under itself or its own descendant. Choose another parent.'],
   TENANT_DEPTH_EXCEEDED: [409, 'The tree may hold {maximum} levels and this would need {levels}. Choose a parent nearer the root.'],
   TENANT_ELSEWHERE: [409, "The tenant's rows are in the database {database_name}. A tenant handle goes there by itself."],
-  ISSUER_EXISTS: [409, 'There is an issuer of this name for this audience. Delete that one first, or take it out of STRATUM_ISSUERS.'],
+  ISSUER_EXISTS: [409, 'There is an issuer of this name for this audience. Delete that one first (a global admin can), or take it out of STRATUM_ISSUERS.'],
   ISSUERS_FULL: [409, 'A tenant may have at most {maximum} issuers. Delete some first.'],
   EXTERNAL_ID_TAKEN: [409, 'Tokens of this issuer mean another tenant by {external_id}. Delete it there first.'],
   EXTERNAL_IDS_FULL: [409, 'A tenant may have at most {maximum} external ids. Delete some first.'],

@@ -143,6 +143,21 @@ it('of the lower of two issuers is one of the upper as soon as the process is to
   expect((await tokens.verify(token)).issuer_id).toBe(upper.id)
 })
 
+it('of an issuer that counted for one below it that was stored first is judged anew as soon as that is deleted here', async () => {
+  const own = ownIssuer()
+  const store = (tenant_id: string, audience: string) => global.createIssuer(own.fields({ tenant_id, audience }))
+  const first = await store(t.alpha.id, 'of alpha')
+  await store(t.apex.id, 'of apex')
+  await store(t.acme.id, 'of acme')
+  const meant = async (jti: string) => {
+    const answer = await contextOf(await own.token({ jti }, { audience: ['of alpha', 'of apex', 'of acme'] }), {}, installation.fetch)
+    return (answer.body as { tenant_id: string }).tenant_id
+  }
+  expect(await meant('before')).toBe(t.acme.id)
+  await global.deleteIssuer({ id: first.id })
+  expect(await meant('after')).toBe(t.apex.id)
+})
+
 describe('it costs', () => {
   it('one request more where its issuer is first met, and none after', async () => {
     const { own } = await stored(t.north.id)
