@@ -26,6 +26,8 @@ export interface VerifyOptions {
 }
 
 const MAXIMUM_KEPT = 1_000
+/** Issuers with their keys: a hundred keys take a quarter of a MiB once they are imported. */
+const MAXIMUM_TRUSTED = 200
 /** An issuer that was not there is asked for again no sooner, nor is one whose token failed, or bad tokens could flood the database. */
 const COOLDOWN_MS = 5_000
 /** So long that an issuer was not there stands for who is told of changes. */
@@ -61,7 +63,7 @@ export class StoredIssuers {
   /** By issuer and audiences. */
   readonly #answers = new BoundedMap<string, { issuer: string; trusted: Trusted | null; at: number }>(MAXIMUM_KEPT)
   /** By id, so that one issuer has one set of keys whatever audiences it was met with. */
-  readonly #trusted = new BoundedMap<string, Trusted>(MAXIMUM_KEPT)
+  readonly #trusted = new BoundedMap<string, Trusted>(MAXIMUM_TRUSTED)
   readonly #asking = new BoundedMap<string, Promise<Trusted | null>>(MAXIMUM_KEPT)
   /** How often something was forgotten: what was asked for before may be from before the reason for it, and is not kept. */
   #forgotten = 0
