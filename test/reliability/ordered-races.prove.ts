@@ -43,7 +43,7 @@ describe('the judge finds', () => {
   })
 
   it.each([
-    { fault: 'a write below what does not delegate', name: 'require_permission_writable', from: "above ->> 'mode' = 'INHERITED'", to: 'false' },
+    { fault: 'a write below what does not delegate', name: 'require_permission_writable', from: "deciding.mode = 'INHERITED'", to: 'false' },
     { fault: 'a nearest lock that wins', name: 'resolved_config', from: 'then l.depth else -l.depth', to: 'then -l.depth else -l.depth' },
     { fault: 'a SOFT revoke without copies', name: 'hand_down', from: /if effective.*?end if;/s, to: "return '{}';" },
     { fault: 'a CASCADE revoke that leaves what is below', name: 'revoke_below', from: 'delete from permission_policies where id = any (revoked);', to: '' },
