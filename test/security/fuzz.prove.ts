@@ -1,19 +1,26 @@
 /** The long form: npx vitest run --config vitest.prove.config.ts test/security */
-import { afterAll, beforeAll, expect, it } from 'vitest'
-import { createInstallation, type Installation } from '../support/installation.ts'
+import { expect, it } from 'vitest'
+import { createInstallation } from '../support/installation.ts'
 import { fuzz } from './fuzz.ts'
 
-let installation: Installation
-beforeAll(async () => {
-  installation = await createInstallation()
-})
-afterAll(() => installation.close())
+/** Sooner or later a request purges the tenants that the others are about, and all after it end at the door: so many begin anew. */
+const INSTALLATIONS = 20
+const REQUESTS = 5_000
 
 it('answers 100,000 random requests without a 5xx, each refusal with a code and a request id', async () => {
-  await fuzz(installation, 100_000)
   const counts: Record<string, number> = {}
-  for (const { status } of installation.log) counts[status] = (counts[status] ?? 0) + 1
+  let answers = 0
+  for (let made = 0; made < INSTALLATIONS; made++) {
+    const installation = await createInstallation()
+    try {
+      await fuzz(installation, REQUESTS)
+      for (const { status } of installation.log) counts[status] = (counts[status] ?? 0) + 1
+      answers += installation.log.length
+    } finally {
+      await installation.close()
+    }
+  }
   console.log('answers by status', counts)
-  expect(installation.log.length).toBeGreaterThanOrEqual(100_000)
+  expect(answers).toBeGreaterThanOrEqual(100_000)
   expect(Object.keys(counts).filter((status) => Number(status) >= 500)).toEqual([])
 })
