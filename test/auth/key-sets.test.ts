@@ -144,8 +144,7 @@ describe('a key set that cannot be had', () => {
     [
       'half of a key set, then silence',
       (_, response) => {
-        response.writeHead(200, { 'content-length': '1000' }).write('{"keys":')
-        setTimeout(() => response.destroy(), 20)
+        response.writeHead(200, { 'content-length': '1000' }).write('{"keys":', () => response.destroy())
       },
     ],
   ])('answers %s', async (_, given) => {
@@ -193,9 +192,10 @@ describe('a key set that cannot be had', () => {
     const expired = new AbortController()
     const spied = vi.spyOn(AbortSignal, 'timeout').mockReturnValue(expired.signal)
     const cancel = vi.fn()
-    const body = new ReadableStream({ start: (to) => to.enqueue(new TextEncoder().encode('{"keys":[]}')), cancel })
+    // once what there is has been read
+    const pull = () => expired.abort(timeout)
+    const body = new ReadableStream({ start: (to) => to.enqueue(new TextEncoder().encode('{"keys":[]}')), pull, cancel })
     const slow = failure(verifier({ fetch: () => Promise.resolve(new Response(body)) }))
-    setTimeout(() => expired.abort(timeout), 20)
     expect(await slow).toBeInstanceOf(ServerUnreachableError)
     expect([cancel.mock.calls.length, spied.mock.calls]).toEqual([1, [[5000]]])
     spied.mockRestore()

@@ -6,7 +6,7 @@ import { installJobs, tolerateBreaks } from '../../src/provisioning/queue.ts'
 import { openServer, urlOfDatabase } from '../../src/provisioning/server.ts'
 import { Stratum } from '../../src/stratum.ts'
 import { PASSWORDS } from '../support/names.ts'
-import { OwnServer } from '../support/own-server.ts'
+import { OwnServer, SLOW_VACUUM } from '../support/own-server.ts'
 import { type Made, uniqueSlug } from './stage.ts'
 
 let own: OwnServer
@@ -53,12 +53,10 @@ const remaining = async ({ database }: { database: string }) =>
 async function keepVacuuming({ database }: { database: string }) {
   const client = await connect(urlOfDatabase(own.url(), database))
   await client.query(`
-    create table worn (id int) with (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
-      autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+    create table worn (id int) with (${SLOW_VACUUM});
     insert into worn select generate_series(1, 100000); delete from worn`)
   await client.end()
-  await own.admin.query('alter system set autovacuum_naptime = 1')
-  await own.admin.query('select pg_reload_conf()')
+  await own.set('autovacuum_naptime', '1s')
   const at = `select from pg_stat_activity where datname = $1 and backend_type = 'autovacuum worker' and query like '%worn%'`
   await vi.waitFor(async () => expect((await own.admin.query(at, [database])).rowCount).toBe(1), { timeout: 30_000, interval: 50 })
 }

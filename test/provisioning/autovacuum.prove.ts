@@ -3,7 +3,7 @@ import pg from 'pg'
 import { afterAll, beforeAll, expect, it, vi } from 'vitest'
 import { startCapture, stopCapture } from '../../src/provisioning/move/capture.ts'
 import { movedTables } from '../../src/provisioning/move/tables.ts'
-import { OwnServer } from '../support/own-server.ts'
+import { OwnServer, SLOW_VACUUM } from '../support/own-server.ts'
 import { untilWaiting } from '../support/waiting.ts'
 
 const TENANT = '00000000-0000-7000-8000-000000000001'
@@ -23,21 +23,16 @@ beforeAll(async () => {
   mover.on('error', () => {})
   await mover.connect()
   await mover.query(`
-    create table worn (tenant_id uuid, id int, primary key (tenant_id, id)) with (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
-      autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1);
+    create table worn (tenant_id uuid, id int, primary key (tenant_id, id)) with (${SLOW_VACUUM});
     insert into worn select '${TENANT}', n from generate_series(1, 100000) n; delete from worn;
     select pg_stat_force_next_flush()`)
-  await set('autovacuum_naptime', '1s')
+  await own.set('autovacuum_naptime', '1s')
 })
 afterAll(async () => {
   await mover.end()
   await own.close()
 })
 
-async function set(name: string, value: string) {
-  await own.admin.query(`alter system set ${name} = '${value}'`)
-  await own.admin.query('select pg_reload_conf()')
-}
 const triggers = async () => (await own.admin.query(`select from pg_trigger where tgrelid = 'worn'::regclass`)).rowCount
 /** Resolves with the worker of autovacuum once one is busy with the table, for long. */
 const untilVacuuming = () =>
@@ -64,8 +59,8 @@ it('which gives way to who waits for longer than deadlock_timeout', async () => 
 it('and who writes does not wait behind who waits for it', async () => {
   await startCapture(mover, tables, MOVE, TENANT)
   // it gives way to nobody now
-  await set('deadlock_timeout', '10min')
-  await vi.waitFor(async () => expect((await mover.query('show deadlock_timeout')).rows).toEqual([{ deadlock_timeout: '10min' }]))
+  await own.set('deadlock_timeout', '10min')
+  await vi.waitFor(async () => expect((await mover.query('show deadlock_timeout')).rows).toEqual([{ deadlock_timeout: '10min' }]), { timeout: 30_000 })
   const worker = await untilVacuuming()
   const stopped = stopCapture(mover, tables, MOVE)
   await untilWaiting(own.admin)

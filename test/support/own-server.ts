@@ -43,6 +43,10 @@ class Running {
   }
 }
 
+/** Options of a table that autovacuum comes to at once when rows were deleted, and then is busy with for long. */
+export const SLOW_VACUUM = `autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0,
+  autovacuum_vacuum_cost_delay = 100, autovacuum_vacuum_cost_limit = 1`
+
 export class OwnServer {
   readonly #directory: string
   #running: Running
@@ -75,6 +79,12 @@ export class OwnServer {
   /** The administrator's connection string. */
   url(): string {
     return this.#running.postgres.url()
+  }
+
+  /** Sets a parameter of the server, for sessions too once they have noticed. */
+  async set(name: string, value: string): Promise<void> {
+    await this.admin.query(`alter system set ${name} = '${value}'`)
+    await this.admin.query('select pg_reload_conf()')
   }
 
   get #data(): string {
